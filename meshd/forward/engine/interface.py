@@ -1,0 +1,225 @@
+"""What an engine is given, what it answers, and what it asks: the seam between deciding once and forwarding fast.
+
+The engine owns the packet path: it reads super-frames from the frame port (TAP), looks up the flow, seals into datagrams, sends
+them in batches; and back. Everything that it looks up was written into it through `Engine`; everything that it does not know it
+asks through `Upcalls`, synchronously, once for each flow. It holds no policy, no names, no host ids: slots, indices, MACs and keys.
+
+Packet order, outbound:
+  1. read (vnet_hdr 10 B + frame, up to 64 KB of one TCP flow)          drop: BAD_FRAME
+  2. flow lookup by (segment, destination MAC, source MAC)              miss: Upcalls.decide_outbound
+  3. slot: drop reason | LOCAL | peer | flood tree
+  4. segment to the path's size; aggregate small frames for one peer    drop: TOO_BIG
+  5. seal each datagram under the slot's send key, counter + 1          no key yet: wait (64 frames a peer), Upcalls.session_wanted
+  6. send: equal sizes in one UDP_SEGMENT call                          drop: SEND_FAILED, QUEUE_FULL, NO_PATH
+Inbound:
+  1. receive (UDP_GRO: up to 64 KB of equal datagrams, last one short)
+  2. type 4 only; all others: Upcalls.receive_handshake                 drop: TRUNCATED, UNKNOWN_VERSION, UNKNOWN_SEGMENT
+  3. receiver index → key; replay look-up                               drop: UNKNOWN_INDEX, REPLAYED, TOO_OLD
+  4. open; replay commit; first datagram under a key: Upcalls.key_confirmed     drop: BAD_TAG
+  5. entries: frame → flow lookup by (slot, destination, source), miss: Upcalls.decide_inbound; control → Upcalls.receive_control;
+     flood → deduplicate, deliver, pass to the origin's children       drop: BAD_ENTRY, FLOOD_*, NOT_LOCAL
+  6. coalesce TCP segments whose checksum the sender's kernel vouched for; write to the frame port   drop: TAP_DOWN
+
+Buffers: whatever is handed to an upcall is *borrowed*: valid until the upcall returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from meshd.crypto.aead import Suite
+from meshd.drops import DropCounters, DropReason
+from meshd.ids import Endpoint, Mac, SegmentId, ShortId, SlotId
+
+__all__ = [
+    "VNET_HEADER_SIZE",
+    "DatagramPort",
+    "Engine",
+    "FlowView",
+    "FramePort",
+    "PeerCounters",
+    "Received",
+    "Upcalls",
+    "Verdict",
+]
+
+Buffer = bytes | bytearray | memoryview
+
+VNET_HEADER_SIZE = (
+    10  # struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset (linux/virtio_net.h)
+)
+
+
+class Verdict(NamedTuple):
+    """Where the frames of a flow go. `cached` False: ask again for the next frame (budgets, unknown destinations)."""
+
+    slot: SlotId
+    cached: bool = True
+
+
+class Received(NamedTuple):
+    """One read from a datagram port: `data` holds datagrams of `segment_size` bytes each, the last one may be shorter.
+
+    `data` is borrowed until the next read. `overflow` is the port's count of datagrams that the kernel dropped, so far.
+    """
+
+    data: memoryview
+    segment_size: int
+    source: Endpoint
+    overflow: int
+
+
+class FramePort(Protocol):
+    """The local side: a TAP with vnet_hdr, or a memory device in tests. Non-blocking."""
+
+    def fileno(self) -> int: ...
+
+    def read(self) -> memoryview | None:
+        """vnet_hdr + frame, borrowed until the next read; None when there is nothing to read. Raises OSError (adapter)."""
+        ...
+
+    def write(self, parts: Sequence[Buffer]) -> bool:
+        """Write vnet_hdr + frame given in parts; False when the device is down or full (the caller counts). Raises OSError."""
+        ...
+
+
+class DatagramPort(Protocol):
+    """One UDP socket of one address family. Non-blocking."""
+
+    family: int  # 4 or 6
+
+    def fileno(self) -> int: ...
+
+    def receive(self) -> Received | None: ...
+
+    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
+        """Send the joined parts, cut by the kernel into datagrams of `segment_size` (0: the parts are one datagram).
+
+        At most 64 datagrams and 64 000 bytes. Where the kernel or device refuses UDP_SEGMENT the port cuts itself, and remembers.
+        Returns why nothing was sent: QUEUE_FULL (EAGAIN, ENOBUFS), SEND_FAILED (any other), TOO_BIG (EMSGSIZE), else None.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class PeerCounters:
+    """What passed between this host and one peer; frames are inner frames after segmentation, bytes are outer UDP payload."""
+
+    frames_out: int = 0
+    frames_in: int = 0
+    datagrams_out: int = 0
+    datagrams_in: int = 0
+    bytes_out: int = 0
+    bytes_in: int = 0
+    data_out: int = 0  # datagrams sealed under the present send key: the rekey limit counts these
+    last_heard: float = float("-inf")  # `now` of the last authenticated datagram
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class FlowView:
+    """One cached flow, for `report` and for the aging of learned MACs."""
+
+    outbound: bool
+    source_slot: SlotId | None  # inbound flows: the peer it came from
+    segment: SegmentId
+    source: Mac
+    destination: Mac
+    slot: SlotId
+    frames: int
+    bytes: int
+    last_used: float
+
+
+class Upcalls(Protocol):
+    """What an engine asks of the node. Called on the loop's thread, never re-entered from within an Engine call of the node."""
+
+    def decide_outbound(self, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
+        """First captured frame of a flow. The node learns the source as local here."""
+        ...
+
+    def decide_inbound(self, peer: SlotId, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
+        """First frame of a flow out of the mesh: LOCAL, a drop slot, or a peer's slot: the MAC's owner is another host.
+
+        The engine passes such a frame on as a flood entry of ttl 1, which nobody passes on again.
+        """
+        ...
+
+    def flood_children(self, origin: ShortId, now: float) -> Sequence[SlotId] | None:
+        """This host's children (peers' slots) in the origin's flood tree; None: unknown origin. Cached until void_trees."""
+        ...
+
+    def session_wanted(self, peer: SlotId, now: float) -> None:
+        """Frames wait for a session with this peer."""
+        ...
+
+    def key_confirmed(self, index: int, now: float) -> None:
+        """The first authentic datagram under this receive key has come in."""
+        ...
+
+    def receive_handshake(self, data: memoryview, source: Endpoint, now: float) -> None:
+        """A datagram of another type than 4; nothing about it is authenticated."""
+        ...
+
+    def receive_control(
+        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Endpoint, now: float
+    ) -> None:
+        """An authenticated entry of kind 1 (probe, echo, bye …), without its entry header."""
+        ...
+
+
+class Engine(Protocol):
+    """An engine's tables and pumps. All calls come from the loop's thread; none blocks."""
+
+    name: str  # "python", "native"
+    drops: DropCounters
+
+    # tables
+    def set_send_key(self, peer: SlotId, suite: Suite, key: bytes, receiver_index: int) -> None:
+        """Seal for this peer under a *fresh* key from counter 0 on; waiting frames go out.
+
+        Raises LocalProtocolError for the key that is in use: its counters, and so its nonces, would start again.
+        """
+        ...
+
+    def drop_send_key(self, peer: SlotId) -> None: ...
+
+    def set_path(self, peer: SlotId, endpoint: Endpoint | None, max_datagram: int) -> None:
+        """Where this peer's datagrams go and how large they may be (UDP payload bytes); None: nowhere (drop NO_PATH)."""
+        ...
+
+    def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes) -> None: ...
+
+    def drop_receive_key(self, index: int) -> None: ...
+
+    def void_flows(self, mac: Mac | None = None) -> int:
+        """Forget the cached flows that have this MAC at either end (None: all); returns how many."""
+        ...
+
+    def void_trees(self) -> None:
+        """The topology changed: ask for flood children again."""
+        ...
+
+    # what the node sends itself
+    def send_control(self, peer: SlotId, body: bytes, endpoint: Endpoint | None = None) -> bool:
+        """Seal one entry of kind 1, alone in its datagram, and send it at once, to `endpoint` instead of the path if given."""
+        ...
+
+    def send_datagram(self, data: bytes, endpoint: Endpoint) -> None:
+        """Send a handshake message as it is."""
+        ...
+
+    # the packet path
+    def pump_frames(self, now: float) -> bool:
+        """Move frames outward until the port is empty or the budget (1 ms or 1 MiB) is used; True: more is waiting."""
+        ...
+
+    def pump_datagrams(self, port: DatagramPort, now: float) -> bool:
+        """The same, inward, for one port."""
+        ...
+
+    # what it has seen
+    def peer_counters(self) -> Mapping[SlotId, PeerCounters]: ...
+
+    def flows(self) -> Sequence[FlowView]: ...
