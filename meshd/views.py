@@ -1,0 +1,177 @@
+"""What a router shows of itself: plain snapshots, made by the node and the daemon, turned into JSON by `control.report`.
+
+Standard library only. A view is a copy: nobody changes the router through it. Units are in the names; a time is an age in seconds,
+since no two hosts share a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = [
+    "AttachmentView",
+    "ConnectionView",
+    "GossipView",
+    "LinkView",
+    "LoopView",
+    "MacView",
+    "NodeView",
+    "PathView",
+    "PeerView",
+    "RouteView",
+    "RouterView",
+]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class LinkView:
+    """One edge of the topology as one end sees it: `status peers` prints these below each peer."""
+
+    name: str
+    nickname: str
+    address: str  # ip:port of the other end; "" where only gossip tells of the edge
+    outbound: bool
+    established: bool
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class PeerView:
+    """A host of the mesh, self included (first)."""
+
+    name: str  # MAC notation
+    nickname: str
+    host_id: str  # hex
+    version: str
+    epoch: int  # boot counter
+    reachable: bool
+    links: tuple[LinkView, ...] = ()
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ConnectionView:
+    """One line of `status connections`."""
+
+    address: str
+    outbound: bool
+    state: str  # connecting | failed | retrying | pending | established
+    info: str  # the error text, or what stands for a live link in Weave's listing
+    name: str = ""
+    nickname: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)  # printed as k=v with spaces between
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class PathView:
+    """How data reaches one peer, and why so."""
+
+    name: str
+    nickname: str
+    kind: str  # "direct" today; "relay" follows
+    endpoint: str
+    state: str  # idle | probing | alive | suspect | dead | no session
+    reason: str  # why this path is in use, or why there is none
+    mtu: int  # largest inner frame payload (IP MTU) that one datagram of this path carries
+    rtt_ms: float | None
+    loss: float  # 0..1 over the last probes
+    since_s: float
+    session_age_s: float | None
+    frames_out: int
+    frames_in: int
+    bytes_out: int
+    bytes_in: int
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class MacView:
+    """One row of `status macs`."""
+
+    mac: str
+    name: str  # owner
+    nickname: str
+    kind: str  # attachment | learned
+    local: bool
+    label: str  # container, where an attachment names one
+    addresses: tuple[str, ...]
+    claim: int
+    state: str  # "" | frozen | conflict | unreachable
+    last_seen_s: float | None
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RouteView:
+    destination: str
+    via: tuple[str, ...]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class GossipView:
+    hosts: int
+    records: int
+    bytes: int
+    root_hash: str
+    epoch: int
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class NodeView:
+    """What the node knows; the daemon adds the machine's part in RouterView."""
+
+    name: str
+    nickname: str
+    host_id: str
+    mesh_id: str
+    suite: str  # aes-256-gcm | chacha20-poly1305 | plain
+    discovery: bool
+    port: int
+    protocol_min: int
+    protocol_max: int
+    targets: tuple[str, ...]
+    peers: tuple[PeerView, ...]
+    connections: tuple[ConnectionView, ...]
+    paths: tuple[PathView, ...]
+    macs: tuple[MacView, ...]
+    unicast_routes: tuple[RouteView, ...]
+    broadcast_routes: tuple[RouteView, ...]
+    address_conflicts: tuple[str, ...]  # one line each
+    notices: tuple[str, ...]  # one line each: other mesh keys met, frozen MACs, …
+    gossip: GossipView
+    drops: dict[str, int]
+    flows: int
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class AttachmentView:
+    """One line of `ps`."""
+
+    id: str  # the full container id, or pid:N / netns:NAME as given
+    label: str  # what to print, at most 12 characters of the id
+    name: str  # the container's name
+    mac: str
+    addresses: tuple[str, ...]  # CIDRs in the order of attaching
+    ifname: str
+    host_ifname: str
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class LoopView:
+    """How the event loop is doing: callbacks over 2 ms are counted."""
+
+    lag_p99_ms: float
+    slow_callbacks: int
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RouterView:
+    version: str
+    pid: int
+    uptime_s: float
+    node: NodeView
+    engine: str
+    engine_reason: str  # why this engine
+    capture: str  # "meshd-tap (via tap)"
+    bridge: str
+    mtu: int
+    offloads: str  # "tso, uso, udp gso, udp gro" …
+    attachments: tuple[AttachmentView, ...]
+    loop: LoopView
+    rss_mib: float
