@@ -1,0 +1,79 @@
+# meshd: the commands of this tree. Every target does its own set-up (operating system packages, .venv), quick when repeated.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+
+.PHONY: help launch install setup setup-test test unit lint format demo bench bench-peers fresh clean
+
+## show this list
+help:
+	@awk '/^## / { text = substr($$0, 4) } /^[a-z-]+:/ { split($$0, part, ":"); printf "  make %-12s %s\n", part[1], text; text = "" }' Makefile
+
+## start the router of this host: make launch PEERS=host2,host3 [KEY_FILE=…] [KEY=…] [MESHD_DIR=…] [ARGS=…]
+launch: setup
+	@packaging/launch
+
+## make `meshd` a command of this machine (/usr/local/bin/meshd)
+install: setup
+	@packaging/link
+
+## install what the router needs, start nothing
+setup:
+	@packaging/setup-system launch
+	@packaging/setup-venv
+
+## install what the tests need too
+setup-test:
+	@packaging/setup-system test
+	@packaging/setup-venv test
+
+## check style and types, then run every test (root; CI=true makes a skipped test a failure)
+test: lint
+	@packaging/as-root $(PYTEST) $${ARGS:-}
+
+## run the tests that need neither root nor namespaces, some seconds: make unit [ARGS="-k replay"]
+unit:
+	@packaging/setup-system launch
+	@packaging/setup-venv test
+	@$(PYTEST) -m "not netns and not docker" $${ARGS:-}
+
+## check style and types
+lint: setup-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+## put the code into the house format
+format:
+	@packaging/setup-system launch
+	@packaging/setup-venv test
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+## three hosts on this machine: real routers and containers in network namespaces, ping, throughput, clean-up
+demo: setup-test
+	@packaging/as-root $(BIN)/python -m bench.demo $${ARGS:-}
+
+## measure meshd against the kernel's VXLAN, interleaved
+bench: setup-test
+	@packaging/as-root $(BIN)/python -m bench $${ARGS:-}
+
+## measure other overlays beside it (installs them)
+bench-peers: setup-test
+	@packaging/setup-system peers
+	@packaging/as-root $(BIN)/python -m bench --peers $${ARGS:-}
+
+## try the first command on a fresh Debian 12 in a chroot (root, debootstrap, minutes): make fresh [FRESH="launch PEERS=host2"]
+fresh:
+	@packaging/as-root packaging/try-fresh $${FRESH:-test}
+
+## remove .venv, caches and build results
+clean:
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
