@@ -1,0 +1,163 @@
+"""What a router remembers: boot counter, targets, wanted attachments. SQLite, one small file, synchronous=FULL.
+
+The boot counter is raised and on disk *before* the router says a word under it: it is the epoch of this host's log and the
+liveness of its handshakes (docs/protocol.md), and no clock can stand in for it. A file that SQLite cannot read is set aside under
+another name and a new one begun; peers that know a higher epoch of ours then say so (`raise_boot`).
+
+Calls block on the disk: the loop runs them in a thread, through `StateWriter`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from meshd.daemon.files import make_private_folder
+from meshd.errors import UserError
+
+__all__ = ["State", "StateWriter", "WantedAttachment"]
+
+_log = logging.getLogger(__name__)
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS targets (position INTEGER PRIMARY KEY, target TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE IF NOT EXISTS attachments (id TEXT PRIMARY KEY, wanted TEXT NOT NULL) STRICT;
+"""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class WantedAttachment:
+    """What the user asked `attach` for: put back after a restart of the router or of the container."""
+
+    id: str  # full container id, pid:N or netns:NAME
+    name: str
+    mac: str
+    addresses: tuple[str, ...]
+    ifname: str
+
+
+class State:
+    """The open database. Not shared between threads at the same time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        make_private_folder(self._path.parent)
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            aside = self._set_aside()
+            _log.warning("%s is damaged (%s): moved to %s, starting with none of it", self._path, error, aside.name)
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=5.0)
+        try:
+            self._path.chmod(0o600)
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(_SCHEMA)
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            if version > _SCHEMA_VERSION:
+                raise UserError(
+                    f"{self._path} was written by a newer meshd", hint="install that version, or `meshd reset`"
+                )
+            connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_aside(self) -> Path:
+        number = 1
+        while (aside := self._path.with_name(f"{self._path.name}.damaged-{number}")).exists():
+            number += 1
+        self._path.rename(aside)
+        return aside
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _meta(self, key: str, default: str = "") -> str:
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else default
+
+    def set_meta(self, key: str, value: str) -> None:
+        self._connection.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+        )
+
+    @property
+    def bridge(self) -> str:
+        """The bridge that this router made, so that `reset` removes the right one; "" before the first launch."""
+        return self._meta("bridge")
+
+    @bridge.setter
+    def bridge(self, name: str) -> None:
+        self.set_meta("bridge", name)
+
+    def raise_boot(self, at_least: int = 0) -> int:
+        """The next boot counter: one higher than any before, and at least this. On disk when the call returns."""
+        boot = max(int(self._meta("boot", "0")) + 1, at_least)
+        self.set_meta("boot", str(boot))
+        return boot
+
+    def targets(self) -> tuple[str, ...]:
+        return tuple(str(row[0]) for row in self._connection.execute("SELECT target FROM targets ORDER BY position"))
+
+    def set_targets(self, targets: Iterable[str]) -> None:
+        with self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.execute("DELETE FROM targets")
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO targets (target) VALUES (?)", [(target,) for target in targets]
+            )
+
+    def attachments(self) -> list[WantedAttachment]:
+        wanted = []
+        for (text,) in self._connection.execute("SELECT wanted FROM attachments ORDER BY rowid"):
+            try:
+                fields: dict[str, Any] = json.loads(text)
+                wanted.append(WantedAttachment(**{**fields, "addresses": tuple(fields["addresses"])}))
+            except (ValueError, TypeError, KeyError) as error:
+                _log.warning("a stored attachment cannot be read and is left out: %s", error)
+        return wanted
+
+    def put_attachment(self, wanted: WantedAttachment) -> None:
+        self._connection.execute(
+            "INSERT INTO attachments VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET wanted = excluded.wanted",
+            (wanted.id, json.dumps(asdict(wanted))),
+        )
+
+    def delete_attachment(self, attachment_id: str) -> None:
+        self._connection.execute("DELETE FROM attachments WHERE id = ?", (attachment_id,))
+
+
+class StateWriter:
+    """Runs State's calls one after the other in one thread, so that the loop never waits for the disk."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._executor = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="meshd-state")
+
+    async def run(self, call: Callable[[State], None]) -> None:
+        """A disk that is full or read-only costs what is remembered, never the traffic: the error is logged."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._executor, call, self._state)
+        except (sqlite3.Error, OSError) as error:
+            _log.error("cannot remember this across a restart: %s", error)
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True)
+        self._state.close()
