@@ -1,0 +1,92 @@
+"""The bridge that containers of this host share, with the router's TAP as one of its ports.
+
+Everything that others like to change is fixed at the start: the MAC (udev's MACAddressPolicy and NetworkManager give bridges new
+ones, and a bridge without an explicit one takes its lowest port's), the MTU (a bridge follows its ports until somebody sets it).
+Snooping is off, so that multicast reaches the TAP without IGMP; STP is off, since the mesh is a tree by construction. The host
+has no IPv6 on it.
+"""
+
+from __future__ import annotations
+
+from pyroute2 import IPRoute
+
+from meshd.capture.links import Link, all_links, check_ifname, delete_link, find_link, require_link
+from meshd.capture.sysctl import disable_ipv6
+from meshd.errors import UserError
+from meshd.ids import Mac, format_mac, parse_mac
+
+__all__ = ["bridge_fdb", "bridge_ports", "enslave", "ensure_bridge", "remove_bridge", "set_port"]
+
+_NUD_PERMANENT = 0x80  # the ports' own addresses, not learned ones
+
+
+def ensure_bridge(ipr: IPRoute, name: str, mac: Mac, mtu: int) -> bool:
+    """Make the bridge, or put ours right again; True if it was made. Raises UserError if something else has that name."""
+    check_ifname(name)
+    link = find_link(ipr, name)
+    if link is not None and link.kind != "bridge":
+        raise UserError(
+            f"an interface {name} exists already and is not a bridge"
+            + (f" but a {link.kind} device" if link.kind else ""),
+            hint="remove it, or give another name with --bridge",
+        )
+    created = link is None
+    if created:
+        # One byte short, so that the MTU set below is a change: only an explicit change stops the bridge from following its ports.
+        ipr.link("add", ifname=name, kind="bridge", address=format_mac(mac), mtu=mtu - 1, br_stp_state=0)
+    try:
+        _configure(ipr, require_link(ipr, name), mac, mtu)
+    except BaseException:
+        if created:
+            delete_link(ipr, name)
+        raise
+    return created
+
+
+def _configure(ipr: IPRoute, link: Link, mac: Mac, mtu: int) -> None:
+    disable_ipv6(link.name)
+    ipr.link("set", index=link.index, kind="bridge", br_mcast_snooping=0, br_stp_state=0)
+    if link.mac != mac:
+        ipr.link("set", index=link.index, address=format_mac(mac))
+    if link.mtu != mtu:
+        ipr.link("set", index=link.index, mtu=mtu)
+    ipr.link("set", index=link.index, state="up")
+
+
+def enslave(ipr: IPRoute, ifname: str, bridge: str) -> None:
+    """Make `ifname` a port of the bridge, if it is not yet. Raises OSError."""
+    port, master = require_link(ipr, ifname), require_link(ipr, bridge)
+    if port.master != master.index:
+        ipr.link("set", index=port.index, master=master.index)
+
+
+def set_port(
+    ipr: IPRoute, ifname: str, *, hairpin: bool = False, isolated: bool = False, learning: bool = True
+) -> None:
+    """A port's flags. `isolated` ports do not reach one another, only the rest."""
+    index = require_link(ipr, ifname).index
+    ipr.brport("set", index=index, mode=int(hairpin), isolated=int(isolated), learning=int(learning))
+
+
+def remove_bridge(ipr: IPRoute, name: str) -> bool:
+    """Remove the bridge (its ports stay, without a bridge); False if there is none. Raises UserError if it is no bridge."""
+    link = find_link(ipr, name)
+    if link is not None and link.kind != "bridge":
+        raise UserError(f"{name} is not a bridge; it is not ours and stays")
+    return delete_link(ipr, name)
+
+
+def bridge_ports(ipr: IPRoute, bridge: str) -> list[Link]:
+    master = require_link(ipr, bridge).index
+    return [link for link in all_links(ipr) if link.master == master]
+
+
+def bridge_fdb(ipr: IPRoute, bridge: str) -> dict[Mac, str]:
+    """The MACs that the bridge has learned, each with the name of the port behind which it is."""
+    names = {port.index: port.name for port in bridge_ports(ipr, bridge)}
+    learned: dict[Mac, str] = {}
+    for entry in ipr.fdb("dump"):
+        mac = entry.get_attr("NDA_LLADDR")
+        if mac and entry["ifindex"] in names and not entry["state"] & _NUD_PERMANENT:
+            learned[parse_mac(mac)] = names[entry["ifindex"]]
+    return learned

@@ -1,0 +1,277 @@
+"""Plugging a namespace into the bridge: a veth pair, its container end made directly inside the namespace.
+
+    host: mv3f9c…  ── port of the bridge, no IPv6 of the host
+    container: mesh0  ── stable MAC, MTU, gso_max_size, addresses, quick neighbour detection
+
+The host end's name follows from the namespace and the bridge, so whatever is there tells by itself if it is ours: the two ends
+name each other. Plugging twice is plugging once; a plug that fails leaves nothing behind. `gso_max_size` bounds the super-frames
+so that one fits one sealed send.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from meshd.capture.addresses import (
+    Address,
+    ensure_multicast_route,
+    give_addresses,
+    interface_addresses,
+    parse_addresses,
+    take_addresses,
+)
+from meshd.capture.announce import announcements, send_frames
+from meshd.capture.bridge import enslave
+from meshd.capture.links import (
+    BRIDGE_FORWARDING,
+    Link,
+    all_links,
+    as_oserror,
+    check_ifname,
+    delete_link,
+    find_link,
+    require_link,
+)
+from meshd.capture.netns import Inode, in_namespace, run_in_namespace
+from meshd.capture.sysctl import disable_ipv6, write_sysctl
+from meshd.errors import UserError
+from meshd.ids import Mac, format_mac
+
+__all__ = [
+    "Plug",
+    "Plugged",
+    "add_addresses",
+    "host_ends",
+    "host_ifname",
+    "list_addresses",
+    "plug",
+    "remove_addresses",
+    "stable_mac",
+    "unplug",
+]
+
+log = logging.getLogger(__name__)
+
+_FORWARDING_WAIT = 0.5  # the kernel reports carrier through a work queue, some milliseconds later
+_FORWARDING_POLL = 0.002
+_LOCAL, _GROUP = 0x02, 0x01  # bits of a MAC's first byte (IEEE 802)
+# A moved address shall be noticed in seconds (Weave's values, same reason).
+_NEIGHBOUR_SYSCTLS = {"base_reachable_time_ms": 5000, "delay_first_probe_time": 2, "ucast_solicit": 1}
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Plug:
+    """What to plug in. `addresses` as the user wrote them ('ip/len'); none means layer 2 only."""
+
+    host_ifname: str
+    ifname: str
+    bridge: str
+    mac: Mac
+    mtu: int
+    gso_max_size: int
+    addresses: Sequence[str] = ()
+    multicast_route: bool = True
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Plugged:
+    mac: Mac  # of the container's end; an interface that was there keeps its own
+    created: bool
+    added: tuple[str, ...]  # addresses that were not there before
+
+
+def host_ifname(namespace: Inode, bridge: str) -> str:
+    """Name of the host end: 12 characters that depend on the namespace, and on whose bridge it is."""
+    return "mv" + hashlib.blake2s(f"{namespace}/{bridge}".encode(), digest_size=5).hexdigest()
+
+
+def stable_mac(mesh_seed: bytes, container_id: str) -> Mac:
+    """The same container gets the same MAC after a restart: locally administered, unicast, different in another mesh."""
+    digest = hashlib.blake2s(container_id.encode(), key=mesh_seed[:32], digest_size=6, person=b"meshdmac").digest()
+    return Mac(bytes([digest[0] & ~_GROUP & 0xFF | _LOCAL]) + digest[1:])
+
+
+def plug(ipr: IPRoute, namespace_fd: int, want: Plug) -> Plugged:
+    """Join the namespace to the bridge. `ipr` is the host's. Raises UserError or OSError, and then all is as before."""
+    addresses = parse_addresses(want.addresses)
+    check_ifname(want.ifname)
+    require_link(ipr, want.bridge)
+    try:
+        present = _find_pair(ipr, namespace_fd, want)
+        if present is None:
+            _create_pair(ipr, namespace_fd, want)
+        try:
+            _connect_host_end(ipr, want)
+            added = run_in_namespace(
+                namespace_fd, lambda inner: _configure(inner, want, addresses, new=present is None)
+            )
+        except BaseException:
+            if present is None:
+                delete_link(ipr, want.host_ifname)  # its other end goes with it
+            raise
+    except NetlinkError as error:
+        raise as_oserror(error) from error
+    mac = want.mac if present is None else present.mac
+    _wait_for_forwarding(ipr, want.host_ifname)
+    _announce(namespace_fd, want.ifname, mac, addresses)
+    return Plugged(mac=mac, created=present is None, added=tuple(map(str, added)))
+
+
+def unplug(ipr: IPRoute, host_end: str) -> bool:
+    """Remove the pair; False if it is gone already. Raises UserError if that interface is not a veth."""
+    link = find_link(ipr, host_end)
+    if link is not None and link.kind != "veth":
+        raise UserError(f"{host_end} is not an interface that meshd made; it stays")
+    return delete_link(ipr, host_end)
+
+
+def host_ends(ipr: IPRoute, bridge: str) -> list[str]:
+    """The host ends that we made for this bridge, also those that were taken out of it."""
+    return [link.name for link in all_links(ipr) if link.kind == "veth" and link.alias == _alias(bridge)]
+
+
+def add_addresses(
+    namespace_fd: int, ifname: str, texts: Sequence[str], *, multicast_route: bool = True
+) -> tuple[str, ...]:
+    """Give a plugged interface more addresses, all or none, announce them, and return those that are new."""
+    addresses = parse_addresses(texts)
+
+    def give(inner: IPRoute) -> tuple[Mac, tuple[Address, ...]]:
+        return require_link(inner, ifname).mac, _give(inner, ifname, addresses, multicast_route)
+
+    mac, given = run_in_namespace(namespace_fd, give)
+    _announce(namespace_fd, ifname, mac, addresses)
+    return tuple(map(str, given))
+
+
+def remove_addresses(namespace_fd: int, ifname: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """Take addresses away; returns those that were there."""
+    addresses = parse_addresses(texts)
+    return tuple(map(str, run_in_namespace(namespace_fd, lambda inner: take_addresses(inner, ifname, addresses))))
+
+
+def list_addresses(namespace_fd: int, ifname: str) -> tuple[str, ...]:
+    """The addresses of an interface in the namespace; empty if it has none. Raises OSError (ENODEV: no such interface)."""
+    return tuple(map(str, run_in_namespace(namespace_fd, lambda inner: interface_addresses(inner, ifname))))
+
+
+def _find_pair(ipr: IPRoute, namespace_fd: int, want: Plug) -> Link | None:
+    """The container's end of our pair if it is there. Raises UserError if something else is where it should be."""
+    outer = find_link(ipr, want.host_ifname)
+    inner_links = run_in_namespace(namespace_fd, lambda inner: list(all_links(inner)))
+    named = next((link for link in inner_links if link.name == want.ifname), None)
+    if outer is None:
+        if named is not None:
+            raise UserError(
+                f"the container has an interface {want.ifname} already, and it is not meshd's",
+                hint="give another name with --ifname",
+            )
+        return None
+    ours = next((link for link in inner_links if _are_ends(outer, link)), None)
+    if ours is None or not _leads_to(ipr, outer, namespace_fd):
+        raise UserError(
+            f"an interface {want.host_ifname} exists on the host and does not lead to this container",
+            hint=f"remove it with `ip link del {want.host_ifname}`",
+        )
+    if ours.name != want.ifname:
+        raise UserError(f"the container is attached already, as {ours.name}; detach it first to rename it")
+    return ours
+
+
+def _are_ends(outer: Link, inner: Link) -> bool:
+    return outer.kind == inner.kind == "veth" and outer.peer_index == inner.index and inner.peer_index == outer.index
+
+
+def _leads_to(ipr: IPRoute, outer: Link, namespace_fd: int) -> bool:
+    """Indices repeat in every namespace; the kernel's id for the peer's namespace does not."""
+    return outer.peer_namespace is not None and outer.peer_namespace == ipr.get_netnsid(fd=namespace_fd)["nsid"]
+
+
+def _create_pair(ipr: IPRoute, namespace_fd: int, want: Plug) -> None:
+    try:
+        ipr.link(
+            "add",
+            ifname=want.host_ifname,
+            kind="veth",
+            address=format_mac(_host_end_mac(want.mac)),
+            mtu=want.mtu,
+            gso_max_size=want.gso_max_size,
+            peer={
+                "ifname": want.ifname,
+                "address": format_mac(want.mac),
+                "mtu": want.mtu,
+                "gso_max_size": want.gso_max_size,
+                "net_ns_fd": namespace_fd,
+            },
+        )
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
+        raise UserError(f"an interface {want.ifname} or {want.host_ifname} appeared meanwhile; try again") from None
+
+
+def _host_end_mac(mac: Mac) -> Mac:
+    """The bridge takes this one for its own, so it must not be the container's: the same with another first byte."""
+    return Mac(bytes([0xFE if mac[0] != 0xFE else 0xFA]) + mac[1:])
+
+
+def _alias(bridge: str) -> str:
+    return f"meshd {bridge}"
+
+
+def _connect_host_end(ipr: IPRoute, want: Plug) -> None:
+    index = require_link(ipr, want.host_ifname).index
+    disable_ipv6(want.host_ifname)
+    ipr.link("set", index=index, ifalias=_alias(want.bridge), mtu=want.mtu, gso_max_size=want.gso_max_size)
+    enslave(ipr, want.host_ifname, want.bridge)
+    ipr.link("set", index=index, state="up")
+
+
+def _configure(inner: IPRoute, want: Plug, addresses: Sequence[Address], *, new: bool) -> tuple[Address, ...]:
+    """In the namespace: the container's end. An interface that was there keeps what its owner changed on it."""
+    index = require_link(inner, want.ifname).index
+    write_sysctl(0, "ipv6", "conf", want.ifname, "accept_ra")
+    if new:
+        for family in ("ipv4", "ipv6"):
+            for name, value in _NEIGHBOUR_SYSCTLS.items():
+                write_sysctl(value, family, "neigh", want.ifname, name)
+    inner.link("set", index=index, mtu=want.mtu, gso_max_size=want.gso_max_size, state="up")
+    return _give(inner, want.ifname, addresses, want.multicast_route)
+
+
+def _give(inner: IPRoute, ifname: str, addresses: Sequence[Address], multicast_route: bool) -> tuple[Address, ...]:
+    given = give_addresses(inner, ifname, addresses)
+    try:
+        # Last, because Weave's entrypoint waits for this route; without an IPv4 address it would only mislead.
+        if multicast_route and any(address.version == 4 for address in addresses):
+            ensure_multicast_route(inner, ifname)
+    except BaseException:
+        take_addresses(inner, ifname, given)
+        raise
+    return given
+
+
+def _wait_for_forwarding(ipr: IPRoute, host_end: str) -> None:
+    """A port that has just come up forwards a moment later; an announcement sent before that would be lost."""
+    deadline = time.monotonic() + _FORWARDING_WAIT
+    while time.monotonic() < deadline:
+        link = find_link(ipr, host_end)
+        if link is None or (link.port_state == BRIDGE_FORWARDING and link.running):
+            return
+        time.sleep(_FORWARDING_POLL)
+
+
+def _announce(namespace_fd: int, ifname: str, mac: Mac, addresses: Sequence[Address]) -> None:
+    """Best effort: the interface works without it, only neighbours with an old entry take longer to notice."""
+    try:
+        in_namespace(namespace_fd, lambda: send_frames(ifname, announcements(mac, addresses)))
+    except OSError as error:
+        log.warning("cannot announce the addresses of %s: %s", ifname, error)
