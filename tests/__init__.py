@@ -1,0 +1,1 @@
+"""The tests of meshd; what holds for all of them is in conftest.py."""

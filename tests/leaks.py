@@ -1,0 +1,118 @@
+"""What a test may leave behind on the machine, and how to see it: namespaces, links, mounts, processes.
+
+A snapshot before and one after; what is new is a leftover. Processes are recognised by a variable that they inherited, because a
+router detaches itself and becomes no child of the test. What was told to end gets a moment to do so.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Leftovers", "Snapshot", "missing_for_namespaces"]
+
+GRACE = 5.0  # seconds that a process has to be gone after it was told to
+POLL = 0.02
+NAMESPACES = Path("/run/netns")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftovers:
+    """What is new since the snapshot; false when nothing is, and prints the names."""
+
+    namespaces: frozenset[str]
+    links: frozenset[str]
+    mounts: frozenset[str]
+    processes: frozenset[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.namespaces or self.links or self.mounts or self.processes)
+
+    def __str__(self) -> str:
+        kinds = {
+            "network namespaces": self.namespaces,
+            "links": self.links,
+            "mounts": self.mounts,
+            "processes": self.processes,
+        }
+        return "; ".join(f"{kind}: {', '.join(sorted(names))}" for kind, names in kinds.items() if names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    variable: str
+    namespaces: frozenset[str]
+    links: frozenset[str]
+    mounts: frozenset[str]
+    processes: frozenset[str]
+
+    @classmethod
+    def take(cls, variable: str) -> Snapshot:
+        """`variable`: name of the environment variable that marks the processes of this run."""
+        return cls(
+            variable=variable,
+            namespaces=frozenset(entry.name for entry in NAMESPACES.iterdir()) if NAMESPACES.is_dir() else frozenset(),
+            links=frozenset(name for _, name in socket.if_nameindex()),
+            mounts=_mounts(),
+            processes=_processes(f"{variable}={os.environ[variable]}".encode()),
+        )
+
+    def leftovers(self, *, only_ours: bool, grace: float = GRACE) -> Leftovers:
+        """What is new, after up to `grace` seconds in which it may still go away.
+
+        `only_ours`: another run on the same machine makes namespaces, links and mounts of its own; count only those with this
+        run's pid in their names.
+        """
+        deadline = time.monotonic() + grace
+        while (found := self._new(only_ours)) and time.monotonic() < deadline:
+            time.sleep(POLL)
+        return found
+
+    def _new(self, only_ours: bool) -> Leftovers:
+        now = Snapshot.take(self.variable)
+        ours: Callable[[str], bool] = (lambda name: str(os.getpid()) in name) if only_ours else (lambda _: True)
+        return Leftovers(
+            namespaces=frozenset(filter(ours, now.namespaces - self.namespaces)),
+            links=frozenset(filter(ours, now.links - self.links)),
+            mounts=frozenset(filter(ours, now.mounts - self.mounts)),
+            processes=now.processes - self.processes,
+        )
+
+
+def _mounts() -> frozenset[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = {line.split(" ")[4] for line in lines}
+    # `ip netns add` makes its folder a mount point once and for all; the namespaces in it are counted as such.
+    return frozenset(point for point in points if not Path(point).is_relative_to(NAMESPACES))
+
+
+def _processes(mark: bytes) -> frozenset[str]:
+    """`pid command` of every other process with `mark` in its environment, or that is our child (a zombie has no environment)."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            marked = mark in (entry / "environ").read_bytes().split(b"\0")
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if marked or (state == "Z" and int(parent) == os.getpid()):
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                found.add(f"{entry.name} {command or '(zombie)'}")
+        except OSError:
+            continue  # gone in the meantime, or not ours to read
+    return frozenset(found)
+
+
+def missing_for_namespaces() -> str:
+    """What keeps tests with real routers from running here, as one line; empty when nothing does."""
+    if os.geteuid() != 0:
+        return "it needs root (sudo make test; make unit runs what needs none)"
+    if not Path("/dev/net/tun").exists():
+        return "/dev/net/tun is missing (modprobe tun)"
+    path = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/sbin", "/sbin"]
+    absent = [name for name in ("ip", "nft", "iptables") if not any((Path(part) / name).exists() for part in path)]
+    return f"commands are missing: {', '.join(absent)} (make setup-test)" if absent else ""
