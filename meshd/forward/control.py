@@ -1,0 +1,130 @@
+"""Bodies of kind-1 entries: what two routers tell each other inside the sealed data channel.
+
+A body stands in an authenticated datagram of type 4, after its two-byte entry header; the first byte is the subtype.
+Little-endian.
+
+    probe, echo (17 B)
+     0         1                 5                                 13                17
+    +---------+-----------------+---------------------------------+-----------------+
+    | 1 or 2  | seq         u32 | sent                µs      u64 | heard       u32 |
+    +---------+-----------------+---------------------------------+-----------------+
+    pad (1 B and up)                    bye (2 B)
+     0         1            n            0         1         2
+    +---------+----- … -----+           +---------+---------+
+    | 3       | zeros       |           | 5       | reason  |
+    +---------+----- … -----+           +---------+---------+
+
+`seq` and `sent` are the prober's and come back unchanged in the echo; `heard` is how many probes of the receiver the sender
+of this body has heard on this path (modulo 2^32), so that each end can tell in which direction probes are lost. Subtype 4 is
+set aside for the path report. The lengths are exact: a body is extended by a new subtype number, never by bytes at its end,
+so that old routers count what they do not know (`BAD_CONTROL`) rather than misread it. Numbers are append-only; unknown bye
+reasons are kept as they are.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import NamedTuple, TypeAlias
+
+from meshd.errors import DecodeError, LocalProtocolError
+
+__all__ = [
+    "MAX_CONTROL",
+    "Bye",
+    "ByeReason",
+    "Control",
+    "Echo",
+    "Pad",
+    "Probe",
+    "Subtype",
+    "decode_control",
+    "encode_control",
+]
+
+MAX_CONTROL = 16_383  # the largest entry: 14 bits of length
+_PROBE = struct.Struct("<BIQI")
+_BYE = struct.Struct("<BB")
+_U8, _U32, _U64 = 0xFF, 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
+
+
+@enum.unique
+class Subtype(enum.IntEnum):
+    PROBE = 1
+    ECHO = 2
+    PAD = 3
+    PATH_REPORT = 4  # no body is defined yet
+    BYE = 5
+
+
+@enum.unique
+class ByeReason(enum.IntEnum):
+    STOPPING = 1  # the router ends; it may be back under the same identity
+    RESET = 2  # its state and identity are being deleted
+    FORGOTTEN = 3  # its user told it to forget us
+
+
+class Probe(NamedTuple):
+    seq: int
+    sent_us: int
+    heard: int
+
+
+class Echo(NamedTuple):
+    seq: int
+    sent_us: int
+    heard: int
+
+
+class Pad(NamedTuple):
+    """Fills a datagram to a size; `size` is that of the whole body, the subtype byte included."""
+
+    size: int
+
+
+class Bye(NamedTuple):
+    reason: int
+
+
+Control: TypeAlias = Probe | Echo | Pad | Bye
+
+
+def encode_control(control: Control) -> bytes:
+    """Raises LocalProtocolError for a value that its field cannot hold."""
+    match control:
+        case Probe(seq, sent_us, heard) | Echo(seq, sent_us, heard):
+            if not (0 <= seq <= _U32 and 0 <= sent_us <= _U64 and 0 <= heard <= _U32):
+                raise LocalProtocolError(f"does not fit its fields: {control}")
+            return _PROBE.pack(Subtype.PROBE if isinstance(control, Probe) else Subtype.ECHO, seq, sent_us, heard)
+        case Pad(size):
+            if not 1 <= size <= MAX_CONTROL:
+                raise LocalProtocolError(f"a pad of {size} bytes is no entry")
+            return bytes([Subtype.PAD]) + bytes(size - 1)
+        case Bye(reason):
+            if not 0 <= reason <= _U8:
+                raise LocalProtocolError(f"does not fit its field: {control}")
+            return _BYE.pack(Subtype.BYE, reason)
+
+
+def decode_control(body: bytes | bytearray | memoryview) -> Control:
+    """The body of one kind-1 entry. Raises DecodeError for an unknown subtype, another length, or a pad that is not zeros."""
+    if not body:
+        raise DecodeError("empty control entry")
+    subtype = body[0]
+    if subtype in (Subtype.PROBE, Subtype.ECHO):
+        _want(len(body), _PROBE.size)
+        _, seq, sent_us, heard = _PROBE.unpack(body)
+        return Probe(seq, sent_us, heard) if subtype == Subtype.PROBE else Echo(seq, sent_us, heard)
+    if subtype == Subtype.PAD:
+        if len(body) > MAX_CONTROL or any(body[1:]):
+            raise DecodeError("a pad that is too long or not zeros")
+        return Pad(len(body))
+    if subtype == Subtype.BYE:
+        _want(len(body), _BYE.size)
+        return Bye(body[1])
+    raise DecodeError(f"unknown control subtype {subtype}")
+
+
+def _want(size: int, exact: int) -> None:
+    if size != exact:
+        raise DecodeError(f"control entry of {size} bytes, not {exact}")
