@@ -1,0 +1,212 @@
+"""The control API in one place: paths, the shape of every request and answer, limits.
+
+HTTP/1.1 with JSON over `$MESHD_DIR/meshd.sock` (0600: whoever may open it may command the router). One request per connection.
+
+    GET  /ready     {"ready": true}, or 503 while the router starts
+    GET  /version   {"version", "pid"}
+    GET  /status    the whole report (see `report`)
+    GET  /ps        {"Bridge": {"Name", "Mac"}, "Attachments": […]}, as in the report
+    POST /connect   {"peers": […], "replace": bool}            → {}
+    POST /forget    {"peers": […]}                             → {}
+    POST /attach    {"container", "addresses": […], "ifname"}  → {"addresses", "mac", "id", "notes"}
+    POST /detach    {"container", "addresses": […]}            → {"addresses", "id", "notes"}
+    POST /stop      {}                                         → {}; the router ends after answering
+
+An error is `{"error", "hint", "status"}` with HTTP 4xx or 5xx: the text of a `UserError` and the exit status it asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from meshd.config import DEFAULT_IFNAME
+from meshd.control.inputs import Target, parse_cidr, parse_target
+from meshd.errors import UserError
+
+__all__ = [
+    "EXIT_BUG",
+    "EXIT_NOT_RUNNING",
+    "HEADER_TIMEOUT_S",
+    "MAX_ADDRESSES",
+    "MAX_BODY",
+    "MAX_CLIENTS",
+    "MAX_PEERS",
+    "MAX_RESPONSE",
+    "MAX_SOCKET_PATH",
+    "AttachRequest",
+    "AttachResult",
+    "ConnectRequest",
+    "DetachRequest",
+    "DetachResult",
+    "ForgetRequest",
+    "Target",
+    "error_body",
+    "parse_cidr",
+    "parse_target",
+]
+
+MAX_BODY = 64 * 1024  # of a request
+MAX_RESPONSE = 64 * 1024 * 1024  # a report of 1000 hosts is below 4 MiB
+MAX_CLIENTS = 64  # connections at one time
+HEADER_TIMEOUT_S = 5.0  # from connecting to the end of the request
+MAX_PEERS = 256  # in one request
+MAX_ADDRESSES = 64  # in one request
+MAX_NAME = 256  # a container's name, id, pid:N or netns:NAME
+MAX_IFNAME = 15  # IFNAMSIZ, without the terminating zero
+MAX_SOCKET_PATH = 107  # sun_path, likewise
+
+EXIT_NOT_RUNNING = 3  # as service managers have it (LSB "program is not running")
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ConnectRequest:
+    peers: tuple[str, ...]  # as typed, each one checked
+    replace: bool = False
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, object]) -> ConnectRequest:
+        _only(body, "peers", "replace")
+        replace = body.get("replace", False)
+        if not isinstance(replace, bool):
+            raise UserError("'replace' must be true or false")
+        peers = _peers(body)
+        if not peers and not replace:
+            raise UserError("no peer given")
+        return cls(peers=peers, replace=replace)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ForgetRequest:
+    peers: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, object]) -> ForgetRequest:
+        _only(body, "peers")
+        peers = _peers(body)
+        if not peers:
+            raise UserError("no peer given")
+        return cls(peers=peers)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class AttachRequest:
+    container: str  # name, id, unique prefix of one, pid:N or netns:NAME
+    addresses: tuple[str, ...] = ()  # canonical CIDRs in the order given; none: plug in at layer 2
+    ifname: str = DEFAULT_IFNAME
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, object]) -> AttachRequest:
+        _only(body, "container", "addresses", "ifname")
+        ifname = body.get("ifname", DEFAULT_IFNAME)
+        return cls(container=_container(body), addresses=_addresses(body), ifname=check_ifname(ifname))
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class AttachResult:
+    addresses: tuple[str, ...]  # CIDRs that the container now has of those asked for; with none asked for, all it has
+    mac: str
+    id: str
+    notes: tuple[str, ...] = ()  # one line each, for a person: what the user may want to know and did not ask
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class DetachRequest:
+    container: str
+    addresses: tuple[str, ...] = ()  # none: all, and the interface with them
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, object]) -> DetachRequest:
+        _only(body, "container", "addresses")
+        return cls(container=_container(body), addresses=_addresses(body))
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class DetachResult:
+    addresses: tuple[str, ...]  # CIDRs that were taken away
+    id: str
+    notes: tuple[str, ...] = ()
+
+
+def to_json(
+    value: AttachRequest | AttachResult | DetachRequest | DetachResult | ConnectRequest | ForgetRequest,
+) -> dict[str, object]:
+    return asdict(value)
+
+
+def attach_result(body: Mapping[str, object]) -> AttachResult:
+    return AttachResult(
+        addresses=_strings(body, "addresses", 4 * MAX_ADDRESSES),
+        mac=_string(body, "mac"),
+        id=_string(body, "id"),
+        notes=_strings(body, "notes", MAX_ADDRESSES),
+    )
+
+
+def detach_result(body: Mapping[str, object]) -> DetachResult:
+    return DetachResult(
+        addresses=_strings(body, "addresses", 4 * MAX_ADDRESSES),
+        id=_string(body, "id"),
+        notes=_strings(body, "notes", MAX_ADDRESSES),
+    )
+
+
+def error_body(error: UserError) -> dict[str, object]:
+    return {"error": str(error.args[0]), "hint": error.hint, "status": error.status}
+
+
+def check_ifname(value: object) -> str:
+    """An interface name that the kernel takes (dev_valid_name), else UserError."""
+    if not isinstance(value, str) or not value or value in (".", "..") or len(value.encode()) > MAX_IFNAME:
+        raise UserError(
+            f"malformed interface name {value!r}", hint=f"use 1 to {MAX_IFNAME} characters, like {DEFAULT_IFNAME}"
+        )
+    if any(c in "/:" or c.isspace() or not c.isprintable() for c in value):
+        raise UserError(f"malformed interface name {value!r}", hint="leave out '/', ':' and spaces")
+    return value
+
+
+def check_container(text: str) -> str:
+    if not text.strip() or len(text) > MAX_NAME or not text.isprintable():
+        raise UserError("malformed container name", hint="give a name, an id, pid:N or netns:NAME")
+    return text
+
+
+def _container(body: Mapping[str, object]) -> str:
+    return check_container(_string(body, "container"))
+
+
+def _addresses(body: Mapping[str, object]) -> tuple[str, ...]:
+    """Each address once, in the order given."""
+    return tuple(dict.fromkeys(parse_cidr(text) for text in _strings(body, "addresses", MAX_ADDRESSES)))
+
+
+def _peers(body: Mapping[str, object]) -> tuple[str, ...]:
+    peers = _strings(body, "peers", MAX_PEERS)
+    for peer in peers:
+        parse_target(peer)
+    return tuple(dict.fromkeys(peer.strip() for peer in peers))
+
+
+def _only(body: Mapping[str, object], *known: str) -> None:
+    """An unknown field is an error: a misspelt one must not silently do less than asked."""
+    for name in body:
+        if name not in known:
+            raise UserError(f"unknown field {name!r} in the request", hint=f"known: {', '.join(known)}")
+
+
+def _string(body: Mapping[str, object], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise UserError(f"{name!r} must be a string")
+    return value
+
+
+def _strings(body: Mapping[str, object], name: str, limit: int) -> tuple[str, ...]:
+    value = body.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UserError(f"{name!r} must be a list of strings")
+    if len(value) > limit:
+        raise UserError(f"too many {name}: {len(value)}, at most {limit} in one request")
+    return tuple(value)

@@ -1,0 +1,150 @@
+"""The command line's end of the control API: one blocking request at a time, on the standard library alone.
+
+No asyncio, no aiohttp, no click: a verb that only asks starts, asks and ends in well under 200 ms. Everything that can go wrong
+comes out as a `UserError` that says what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from meshd.config import DEFAULT_IFNAME
+from meshd.control import api
+from meshd.control.api import (
+    AttachRequest,
+    AttachResult,
+    DetachRequest,
+    DetachResult,
+    check_container,
+    check_ifname,
+    parse_cidr,
+    parse_target,
+)
+from meshd.errors import UserError
+
+# The command line knows the control API through this module alone: what it checks before it asks is re-exported here.
+__all__ = [
+    "AttachResult",
+    "ControlClient",
+    "DetachResult",
+    "check_container",
+    "check_ifname",
+    "parse_cidr",
+    "parse_target",
+]
+
+QUERY_TIMEOUT_S = 10.0
+ATTACH_TIMEOUT_S = 60.0  # Docker may be slow to answer the router
+
+
+class ControlClient:
+    """Asks one router. Every method raises UserError; with `status` EXIT_NOT_RUNNING where nobody answers."""
+
+    def __init__(self, path: Path, timeout: float = QUERY_TIMEOUT_S) -> None:
+        self._path = path
+        self._timeout = timeout
+
+    def ready(self) -> bool:
+        """True once the router answers and is ready; False while it starts or does not run."""
+        try:
+            return self._request("GET", "/ready").get("ready") is True
+        except UserError:
+            return False
+
+    def version(self) -> dict[str, object]:
+        return self._request("GET", "/version")
+
+    def status(self) -> dict[str, object]:
+        return self._request("GET", "/status")
+
+    def ps(self) -> dict[str, object]:
+        return self._request("GET", "/ps")
+
+    def connect(self, peers: tuple[str, ...], *, replace: bool = False) -> None:
+        self._request("POST", "/connect", api.to_json(api.ConnectRequest(peers=peers, replace=replace)))
+
+    def forget(self, peers: tuple[str, ...]) -> None:
+        self._request("POST", "/forget", api.to_json(api.ForgetRequest(peers=peers)))
+
+    def attach(self, container: str, addresses: tuple[str, ...] = (), ifname: str = DEFAULT_IFNAME) -> AttachResult:
+        request = AttachRequest(container=container, addresses=addresses, ifname=ifname)
+        return api.attach_result(self._request("POST", "/attach", api.to_json(request), ATTACH_TIMEOUT_S))
+
+    def detach(self, container: str, addresses: tuple[str, ...] = ()) -> DetachResult:
+        request = DetachRequest(container=container, addresses=addresses)
+        return api.detach_result(self._request("POST", "/detach", api.to_json(request), ATTACH_TIMEOUT_S))
+
+    def stop(self) -> None:
+        self._request("POST", "/stop", {})
+
+    def _request(
+        self, method: str, path: str, body: dict[str, object] | None = None, timeout: float = 0
+    ) -> dict[str, object]:
+        connection = _UnixConnection(self._path, max(timeout, self._timeout))
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            status, text = response.status, response.read(api.MAX_RESPONSE + 1)
+        except TimeoutError:
+            raise UserError(
+                f"meshd does not answer (waited {connection.timeout:.0f} s)", hint="its log says what it is doing"
+            ) from None
+        except (HTTPException, ConnectionError):
+            raise UserError(
+                "meshd ended before it answered", hint="its log says why", status=api.EXIT_NOT_RUNNING
+            ) from None
+        finally:
+            connection.close()
+        return _decode(status, text)
+
+
+def _decode(status: int, text: bytes) -> dict[str, object]:
+    try:
+        answer = json.loads(text) if len(text) <= api.MAX_RESPONSE else None
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise UserError(
+            f"meshd gave an answer that is not JSON (HTTP {status})", hint="is it the same version as this command?"
+        )
+    if status < 400:
+        return answer
+    code = answer.get("status")
+    raise UserError(
+        str(answer.get("error") or f"meshd answered HTTP {status}"),
+        hint=str(answer.get("hint") or ""),
+        status=code if isinstance(code, int) and 0 < code < 256 else 1,
+    )
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a unix socket; what keeps it from connecting is told in the user's terms."""
+
+    timeout: float
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("meshd", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        if len(str(self._path).encode()) > api.MAX_SOCKET_PATH:
+            raise UserError(f"the path {self._path} is too long for a socket", hint="choose a shorter MESHD_DIR")
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(self.timeout)
+        try:
+            sock.connect(str(self._path))
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            sock.close()
+            raise UserError(
+                "meshd is not running", hint="start it with: meshd launch", status=api.EXIT_NOT_RUNNING
+            ) from None
+        except PermissionError:
+            sock.close()
+            raise UserError(f"no permission to use {self._path}", hint="run as root") from None
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
