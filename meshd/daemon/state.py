@@ -43,6 +43,15 @@ class WantedAttachment:
     mac: str
     addresses: tuple[str, ...]
     ifname: str
+    host_end: str
+    namespace: tuple[int, int]  # device and inode of the network namespace
+
+
+def _wanted(fields: dict[str, Any]) -> WantedAttachment:
+    device, inode = fields["namespace"]
+    return WantedAttachment(
+        **{**fields, "addresses": tuple(fields["addresses"]), "namespace": (int(device), int(inode))}
+    )
 
 
 class State:
@@ -128,7 +137,7 @@ class State:
         for (text,) in self._connection.execute("SELECT wanted FROM attachments ORDER BY rowid"):
             try:
                 fields: dict[str, Any] = json.loads(text)
-                wanted.append(WantedAttachment(**{**fields, "addresses": tuple(fields["addresses"])}))
+                wanted.append(_wanted(fields))
             except (ValueError, TypeError, KeyError) as error:
                 _log.warning("a stored attachment cannot be read and is left out: %s", error)
         return wanted

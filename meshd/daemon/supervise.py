@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["EXIT_REFUSED", "EXIT_STOPPED", "main", "take_lock"]
+__all__ = ["EXIT_REFUSED", "EXIT_STOPPED", "lock_is_free", "main", "take_lock"]
 
 EXIT_STOPPED = 0
 EXIT_REFUSED = 78  # EX_CONFIG
@@ -36,6 +36,17 @@ def take_lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def lock_is_free(path: Path) -> bool:
+    """True where no router holds the folder; changes nothing."""
+    if not path.exists():
+        return True
+    descriptor = take_lock(path)
+    if descriptor is None:
+        return False
+    os.close(descriptor)
+    return True
 
 
 class _Supervisor:

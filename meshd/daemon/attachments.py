@@ -1,0 +1,346 @@
+"""Containers in and out of the mesh: resolve, claim, plug, announce; and back.
+
+An attachment belongs to a *network namespace*: containers that share one share the attachment, and it leaves the tables when the
+kernel removes the namespace, and with it the host end of the veth (`link_removed`). What the user asked for is remembered, so that
+a container that is started again, or a router that is, finds its MAC and addresses as they were.
+
+The order in `attach`: the mesh learns of MAC and addresses first (so that the first frame finds them known), then the interface is
+plugged in, which announces them. When plugging fails the mesh forgets again: all or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from meshd.capture.containers import SHORT_ID_LENGTH, ContainerEngine, Target, resolve_target
+from meshd.capture.netlink import Netlink
+from meshd.capture.netns import Inode, host_namespace_inode
+from meshd.capture.veth import Plug, host_ifname, plug, remove_addresses, stable_mac, unplug
+from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
+from meshd.daemon.state import State, WantedAttachment
+from meshd.errors import UserError
+from meshd.ids import Mac, format_mac, parse_mac
+from meshd.views import AttachmentView
+
+__all__ = ["MAX_ATTACHMENTS", "AttachmentDirectory", "Attachments"]
+
+_log = logging.getLogger(__name__)
+
+MAX_ATTACHMENTS = 4096  # on one host; the records of more would not fit one origin's quota
+MAX_SEALED_SEND = 63_900  # bytes of one UDP_SEGMENT send that every kernel takes, see docs/architecture.md
+MAX_SEGMENTS = 64
+_SEALED_OVERHEAD = 48  # Ethernet 14, entry 2, data header 16, tag 16: from interface MTU to UDP payload
+_INNER_HEADERS = 60  # IP and TCP with timestamps, rounded up
+
+
+def gso_max_size(mtu: int) -> int:
+    """The largest super-frame that seals into one send: 45 segments at MTU 1372."""
+    segments = min(MAX_SEGMENTS, MAX_SEALED_SEND // (mtu + _SEALED_OVERHEAD))
+    return segments * (mtu - _INNER_HEADERS)
+
+
+class AttachmentDirectory(Protocol):
+    """The mesh's side: the node. `addresses` are CIDRs."""
+
+    def attach(self, attachment_id: str, label: str, name: str, mac: Mac, addresses: Sequence[str]) -> None: ...
+
+    def detach(self, attachment_id: str) -> None: ...
+
+    def address_holder(self, address: str, not_of: str) -> str | None:
+        """Who else holds this address (a text for people), other than the attachment `not_of`."""
+        ...
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class _Attachment:
+    namespace: Inode
+    id: str  # full id of the container it was attached by
+    short: str
+    name: str
+    ifname: str
+    host_end: str
+    mac: Mac
+    addresses: tuple[str, ...]  # in the order of attaching
+
+    def view(self) -> AttachmentView:
+        return AttachmentView(
+            id=self.id,
+            label=self.short,
+            name=self.name,
+            mac=format_mac(self.mac),
+            addresses=self.addresses,
+            ifname=self.ifname,
+            host_ifname=self.host_end,
+        )
+
+    def wanted(self) -> WantedAttachment:
+        return WantedAttachment(
+            id=self.id,
+            name=self.name,
+            mac=format_mac(self.mac),
+            addresses=self.addresses,
+            ifname=self.ifname,
+            host_end=self.host_end,
+            namespace=(self.namespace.device, self.namespace.number),
+        )
+
+
+class Attachments:
+    """All attachments of this host. One change at a time."""
+
+    def __init__(
+        self,
+        *,
+        directory: AttachmentDirectory,
+        engine: ContainerEngine,
+        netlink: Netlink,
+        remember: Callable[[Callable[[State], None]], Awaitable[None]],
+        bridge: str,
+        mtu: int,
+        mesh_seed: bytes,
+    ) -> None:
+        self._directory = directory
+        self._engine = engine
+        self._netlink = netlink
+        self._remember = remember
+        self._bridge = bridge
+        self._mtu = mtu
+        self._seed = mesh_seed
+        self._by_namespace: dict[Inode, _Attachment] = {}
+        self._wanted: dict[str, WantedAttachment] = {}
+        self._change = asyncio.Lock()
+
+    def views(self) -> tuple[AttachmentView, ...]:
+        return tuple(attachment.view() for attachment in self._by_namespace.values())
+
+    @property
+    def wants_docker(self) -> bool:
+        """True while a Docker container is attached, or would be if it ran: its events matter."""
+        return any(":" not in attachment_id for attachment_id in self._wanted)
+
+    # ── in
+
+    async def attach(self, request: AttachRequest) -> AttachResult:
+        """Raises UserError, and then nothing has changed."""
+        async with self._change:
+            target = await resolve_target(request.container, self._engine)
+            return await self._attach(target, request)
+
+    async def _attach(self, target: Target, request: AttachRequest, mac: Mac | None = None) -> AttachResult:
+        inode = target.namespace.inode
+        if inode == host_namespace_inode():
+            raise UserError(
+                f"{request.container} uses the host's network: there is no interface of its own to attach",
+                hint="run it with a network of its own",
+            )
+        self._forget_former_namespace(target)
+        present = self._by_namespace.get(inode)
+        if present is None and len(self._by_namespace) >= MAX_ATTACHMENTS:
+            raise UserError(f"this host has {MAX_ATTACHMENTS} attachments, and that is the limit")
+        wanted = present or _Attachment(
+            namespace=inode,
+            id=target.full_id,
+            short=target.id,
+            name=target.name,
+            ifname=request.ifname,
+            host_end=host_ifname(inode, self._bridge),
+            mac=mac or stable_mac(self._seed, target.full_id),
+            addresses=(),
+        )
+        self._refuse_taken(request.addresses, wanted.id)
+        wanted = replace(wanted, addresses=_merge(wanted.addresses, request.addresses), ifname=request.ifname)
+        self._publish(wanted)
+        try:
+            plugged = await self._plug(target, wanted)
+        except BaseException:
+            self._publish_again(wanted, present)
+            raise
+        if plugged != wanted.mac:  # the interface was there before and keeps its own
+            wanted = replace(wanted, mac=plugged)
+            self._publish(wanted)
+        self._by_namespace[inode] = wanted
+        await self._want(wanted)
+        shown = request.addresses or wanted.addresses
+        return AttachResult(addresses=shown, mac=format_mac(wanted.mac), id=wanted.short, notes=_notes(wanted, request))
+
+    def _refuse_taken(self, addresses: Sequence[str], attachment_id: str) -> None:
+        for address in addresses:
+            holder = self._directory.address_holder(address, not_of=attachment_id)
+            if holder is not None:
+                raise UserError(
+                    f"{address.split('/')[0]} is held by {holder}", hint="choose another address, or detach it there"
+                )
+
+    def _publish(self, attachment: _Attachment) -> None:
+        self._directory.attach(attachment.id, attachment.short, attachment.name, attachment.mac, attachment.addresses)
+
+    def _publish_again(self, failed: _Attachment, present: _Attachment | None) -> None:
+        if present is None:
+            self._directory.detach(failed.id)
+        else:
+            self._publish(present)
+
+    async def _plug(self, target: Target, wanted: _Attachment) -> Mac:
+        want = Plug(
+            host_ifname=wanted.host_end,
+            ifname=wanted.ifname,
+            bridge=self._bridge,
+            mac=wanted.mac,
+            mtu=self._mtu,
+            gso_max_size=gso_max_size(self._mtu),
+            addresses=wanted.addresses,
+        )
+        descriptor = await asyncio.to_thread(target.namespace.open)
+        try:
+            plugged = await self._netlink.run(lambda ipr: plug(ipr, descriptor, want))
+        except OSError as error:
+            raise UserError(f"cannot plug in {target.name}: {os.strerror(error.errno or 0).lower()}") from error
+        finally:
+            os.close(descriptor)
+        return plugged.mac
+
+    def _forget_former_namespace(self, target: Target) -> None:
+        """A container that was started again has a new namespace; the event of the old one's end may still be on its way."""
+        for inode, attachment in list(self._by_namespace.items()):
+            if attachment.id == target.full_id and inode != target.namespace.inode:
+                del self._by_namespace[inode]
+
+    # ── out
+
+    async def detach(self, request: DetachRequest) -> DetachResult:
+        """Take addresses away, or with none given everything. Raises UserError, also for what is not attached."""
+        async with self._change:
+            target = await resolve_target(request.container, self._engine)
+            attachment = self._by_namespace.get(target.namespace.inode)
+            if attachment is None:
+                raise UserError(f"{request.container} is not attached", hint="`meshd ps` lists what is")
+            gone = request.addresses or attachment.addresses
+            missing = [address for address in request.addresses if address not in attachment.addresses]
+            if missing:
+                raise UserError(f"{request.container} does not have {missing[0]}", hint="`meshd ps` lists what it has")
+            left = tuple(address for address in attachment.addresses if address not in gone)
+            if left:
+                await self._take_addresses(target, replace(attachment, addresses=left), gone)
+            else:
+                await self._netlink.run(lambda ipr: unplug(ipr, attachment.host_end))
+                await self._forget(attachment)
+            return DetachResult(addresses=gone, id=attachment.short)
+
+    async def _take_addresses(self, target: Target, left: _Attachment, gone: Sequence[str]) -> None:
+        descriptor = await asyncio.to_thread(target.namespace.open)
+        try:
+            await asyncio.to_thread(remove_addresses, descriptor, left.ifname, gone)
+        except OSError as error:
+            raise UserError(f"cannot take the address away: {os.strerror(error.errno or 0).lower()}") from error
+        finally:
+            os.close(descriptor)
+        self._by_namespace[left.namespace] = left
+        self._publish(left)
+        await self._want(left)
+
+    async def _forget(self, attachment: _Attachment) -> None:
+        self._by_namespace.pop(attachment.namespace, None)
+        self._directory.detach(attachment.id)
+        self._wanted.pop(attachment.id, None)
+        await self._remember(lambda state: state.delete_attachment(attachment.id))
+
+    async def _want(self, attachment: _Attachment) -> None:
+        wanted = attachment.wanted()
+        self._wanted[wanted.id] = wanted
+        await self._remember(lambda state: state.put_attachment(wanted))
+
+    # ── what happens by itself
+
+    async def link_removed(self, host_end: str) -> None:
+        """A host end is gone: its namespace has ended, or somebody removed the interface."""
+        async with self._change:
+            for attachment in list(self._by_namespace.values()):
+                if attachment.host_end == host_end:
+                    self._by_namespace.pop(attachment.namespace)
+                    self._directory.detach(attachment.id)
+                    _log.info("%s has gone, and its attachment with it", attachment.name)
+                    if ":" in attachment.id:  # a process or a named namespace: nobody starts it again under this name
+                        self._wanted.pop(attachment.id, None)
+                        await self._remember(partial(_delete, attachment_id=attachment.id))
+
+    async def links_resync(self, present: Sequence[str]) -> None:
+        for attachment in list(self._by_namespace.values()):
+            if attachment.host_end not in present:
+                await self.link_removed(attachment.host_end)
+
+    async def adopt(self, wanted: Sequence[WantedAttachment], host_ends: Sequence[str]) -> None:
+        """At the router's start: what is still plugged in is ours again as it is; the rest is attached where it runs.
+
+        Looking at the host ends first keeps what works without asking anybody: also while Docker is down, and where a shared
+        namespace has outlived the container that it was attached by.
+        """
+        self._wanted.update((attachment.id, attachment) for attachment in wanted)
+        for attachment in wanted:
+            if attachment.host_end in host_ends:
+                self._take_over(attachment)
+            else:
+                await self.restore(attachment.id)
+
+    def _take_over(self, wanted: WantedAttachment) -> None:
+        attachment = _Attachment(
+            namespace=Inode(*wanted.namespace),
+            id=wanted.id,
+            short=wanted.id if ":" in wanted.id else wanted.id[:SHORT_ID_LENGTH],
+            name=wanted.name,
+            ifname=wanted.ifname,
+            host_end=wanted.host_end,
+            mac=parse_mac(wanted.mac),
+            addresses=wanted.addresses,
+        )
+        self._by_namespace[attachment.namespace] = attachment
+        self._publish(attachment)
+
+    async def restore(self, attachment_id: str) -> None:
+        """Attach again what the user once attached, if it runs; quietly leave it where it does not."""
+        wanted = self._wanted.get(attachment_id)
+        if wanted is None:
+            return
+        async with self._change:
+            request = AttachRequest(container=attachment_id, addresses=wanted.addresses, ifname=wanted.ifname)
+            try:
+                target = await resolve_target(attachment_id, self._engine)
+                if target.namespace.inode in self._by_namespace:
+                    return
+                await self._attach(target, request, parse_mac(wanted.mac))
+            except UserError as error:
+                _log.info("%s is not attached again: %s", wanted.name, error)
+                return
+        _log.info("%s is attached again", wanted.name)
+
+    async def reconcile(self) -> None:
+        """The container engine may have told us nothing for a while: look at everything that should be attached."""
+        attached = {attachment.id for attachment in self._by_namespace.values()}
+        for attachment_id in [wanted for wanted in self._wanted if wanted not in attached]:
+            await self.restore(attachment_id)
+
+    async def container_removed(self, container_id: str) -> None:
+        """`docker rm`: it will not come back."""
+        async with self._change:
+            if self._wanted.pop(container_id, None) is not None:
+                await self._remember(lambda state: state.delete_attachment(container_id))
+
+
+def _delete(state: State, *, attachment_id: str) -> None:
+    state.delete_attachment(attachment_id)
+
+
+def _merge(present: tuple[str, ...], more: Sequence[str]) -> tuple[str, ...]:
+    return (*present, *(address for address in dict.fromkeys(more) if address not in present))
+
+
+def _notes(attachment: _Attachment, request: AttachRequest) -> tuple[str, ...]:
+    if attachment.addresses:
+        return ()
+    example = f"meshd attach 10.32.0.5/12 {request.container}"
+    return (f"attached at layer 2, MAC {format_mac(attachment.mac)}; give it an address with, for example: {example}",)

@@ -1,0 +1,62 @@
+"""What `launch` checks before it changes anything: names, options, rights, a free bridge and TAP. Looks only."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from meshd.capture.netlink import Netlink
+from meshd.capture.preflight import check_machine, check_rights
+from meshd.config import MAX_INTERFACE_MTU, MIN_INTERFACE_MTU, LaunchOptions, Paths
+from meshd.daemon.supervise import lock_is_free
+from meshd.errors import UserError
+from meshd.ids import parse_mac
+
+__all__ = ["MAX_BRIDGE_NAME", "check_launch", "tap_name"]
+
+MAX_BRIDGE_NAME = 11  # the TAP is called BRIDGE-tap, and IFNAMSIZ leaves 15 characters
+_NICKNAME = re.compile(r"[^\s()\x00-\x1f]{1,64}")
+
+
+def tap_name(bridge: str) -> str:
+    return f"{bridge}-tap"
+
+
+def check_launch(options: LaunchOptions, paths: Paths) -> tuple[str, ...]:
+    """Warnings, one line each. Raises UserError for what cannot work."""
+    check_rights()
+    _check_options(options)
+    if not lock_is_free(paths.lock):
+        return ()  # the caller takes the lock next, and says who holds it
+    netlink = Netlink()
+    try:
+        return tuple(netlink.call_sync(lambda ipr: check_machine(ipr, options.bridge, tap_name(options.bridge))))
+    finally:
+        netlink.close()
+
+
+def _check_options(options: LaunchOptions) -> None:
+    if len(options.bridge) > MAX_BRIDGE_NAME:
+        raise UserError(f"the bridge name {options.bridge!r} is longer than {MAX_BRIDGE_NAME} characters")
+    if not 0 < options.port < 65536:
+        raise UserError(f"port {options.port} is not between 1 and 65535")
+    if options.mtu is not None and not MIN_INTERFACE_MTU <= options.mtu <= MAX_INTERFACE_MTU:
+        raise UserError(f"an MTU of {options.mtu} is not between {MIN_INTERFACE_MTU} and {MAX_INTERFACE_MTU}")
+    if options.host is not None:
+        try:
+            ipaddress.ip_address(options.host)
+        except ValueError:
+            raise UserError(f"--host {options.host!r} is not an IP address") from None
+    if options.name is not None:
+        try:
+            parse_mac(options.name)
+        except ValueError:
+            raise UserError(f"--name {options.name!r} is not of the form 7a:0f:f6:ec:1c:93") from None
+    if options.nickname is not None and not _NICKNAME.fullmatch(options.nickname):
+        raise UserError("a nickname has 1 to 64 characters, no white space and no parentheses")
+    if options.engine not in ("auto", "python"):
+        raise UserError(f"unknown engine {options.engine!r}", hint="this version has: auto, python")
+    if options.resume and options.peers:
+        raise UserError("--resume uses the stored peers: give no others with it")
+    if options.rekey_interval_s is not None and not 1 <= options.rekey_interval_s <= 120:
+        raise UserError("the rekey interval is between 1 and 120 seconds")

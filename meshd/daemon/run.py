@@ -1,0 +1,121 @@
+"""The router's process: options and key in, one loop, one Router, an honest exit status out.
+
+    argv: RUN_FOLDER READY_FD     (started by `supervise`; `launch --foreground` calls `run_router` in its own process)
+
+READY_FD gets one JSON line, when the router is ready or has refused, and is closed. SIGTERM and SIGINT end the router in order
+(peers are told); only `meshd stop` makes the exit status EXIT_STOPPED, so that the supervisor starts it again after anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from meshd.config import LaunchOptions, Paths
+from meshd.daemon.options import read_options
+from meshd.daemon.router import Router
+from meshd.daemon.supervise import EXIT_REFUSED, EXIT_STOPPED
+from meshd.errors import UserError
+
+__all__ = ["main", "run_router"]
+
+_log = logging.getLogger("meshd")
+_EXIT_SIGNALLED = 75  # EX_TEMPFAIL: ended in order, but nobody said stop
+
+
+def configure_logging(level: str) -> None:
+    """One line an event on standard error, which is the log file or the service manager's journal."""
+    logging.basicConfig(
+        level=getattr(logging, level.upper(), logging.INFO),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("pyroute2").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+
+
+class _Answer:
+    """The one line to whoever waits for the launch."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def give(self, answer: dict[str, object]) -> None:
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._descriptor, json.dumps(answer).encode() + b"\n")
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+async def _run(options: LaunchOptions, paths: Paths, answer: _Answer) -> int:
+    loop = asyncio.get_running_loop()
+    ending: asyncio.Future[int] = loop.create_future()
+
+    def end(status: int) -> None:
+        if not ending.done():
+            ending.set_result(status)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, _EXIT_SIGNALLED)
+    router = Router(options, paths, stop=lambda: end(EXIT_STOPPED))
+    try:
+        await router.start()
+        paths.pid_file.write_text(f"{os.getpid()}\n")
+        answer.give({"ready": router.ready_answer()})
+        _notify_service_manager("READY=1")
+        return await ending
+    finally:
+        _notify_service_manager("STOPPING=1")
+        await router.close()
+        paths.pid_file.unlink(missing_ok=True)
+
+
+def run_router(options: LaunchOptions, paths: Paths, ready_fd: int = -1) -> int:
+    """Run one router until it is told to end; the exit status. Refusals are printed as one line and given to READY_FD."""
+    answer = _Answer(ready_fd)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(options, paths, answer))
+    except UserError as error:
+        _log.error("%s", error)
+        answer.give({"error": str(error.args[0]), "hint": error.hint})
+        return EXIT_REFUSED
+
+
+def _notify_service_manager(state: str) -> None:
+    """systemd's readiness protocol (sd_notify(3)), where it asked for it."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.connect("\0" + address[1:] if address.startswith("@") else address)
+        notify.send(state.encode())
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
+    run, ready = Path(arguments[0]), int(arguments[1])
+    paths = Paths.from_environment()
+    paths = Paths(run=run, state=paths.state)
+    try:
+        options = read_options(run)
+    except UserError as error:
+        _Answer(ready).give({"error": str(error.args[0]), "hint": error.hint})
+        return EXIT_REFUSED
+    configure_logging(options.log_level)
+    return run_router(options, paths, ready)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
