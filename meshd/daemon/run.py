@@ -58,7 +58,7 @@ class _Answer:
             self._descriptor = -1
 
 
-async def _run(options: LaunchOptions, paths: Paths, answer: _Answer) -> int:
+async def _run(options: LaunchOptions, paths: Paths, answer: _Answer, restarted: bool) -> int:
     loop = asyncio.get_running_loop()
     ending: asyncio.Future[int] = loop.create_future()
 
@@ -68,7 +68,7 @@ async def _run(options: LaunchOptions, paths: Paths, answer: _Answer) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, _EXIT_SIGNALLED)
-    router = Router(options, paths, stop=lambda: end(EXIT_STOPPED))
+    router = Router(options, paths, stop=lambda: end(EXIT_STOPPED), restarted=restarted)
     try:
         await router.start()
         paths.pid_file.write_text(f"{os.getpid()}\n")
@@ -81,12 +81,12 @@ async def _run(options: LaunchOptions, paths: Paths, answer: _Answer) -> int:
         paths.pid_file.unlink(missing_ok=True)
 
 
-def run_router(options: LaunchOptions, paths: Paths, ready_fd: int = -1) -> int:
+def run_router(options: LaunchOptions, paths: Paths, ready_fd: int = -1, *, restarted: bool = False) -> int:
     """Run one router until it is told to end; the exit status. Refusals are printed as one line and given to READY_FD."""
     answer = _Answer(ready_fd)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(options, paths, answer))
+            return runner.run(_run(options, paths, answer, restarted))
     except UserError as error:
         _log.error("%s", error)
         answer.give({"error": str(error.args[0]), "hint": error.hint})
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         _Answer(ready).give({"error": str(error.args[0]), "hint": error.hint})
         return EXIT_REFUSED
     configure_logging(options.log_level)
-    return run_router(options, paths, ready)
+    return run_router(options, paths, ready, restarted=ready < 0)
 
 
 if __name__ == "__main__":

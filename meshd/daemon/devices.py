@@ -1,0 +1,172 @@
+"""The machine's part of a router: sockets, bridge, TAP, firewall rule. Opened in an order in which a refusal leaves nothing.
+
+First what can be taken by others and leaves no trace (the UDP ports), then what is made (bridge, TAP). A bridge that was made here
+is removed again if the start fails later; at an ordinary stop it stays, as do the containers' interfaces and the firewall rule:
+their traffic on this host goes on without the router.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from dataclasses import dataclass, field
+
+from pyroute2 import IPRoute
+
+from meshd.capture.bridge import enslave, ensure_bridge, remove_bridge
+from meshd.capture.firewall import ensure_rules
+from meshd.capture.links import find_link
+from meshd.capture.netlink import Netlink
+from meshd.capture.tap import TapDevice, open_tap, prepare_tap
+from meshd.capture.underlay import addresses_of_host, local_endpoints, underlay_mtu
+from meshd.capture.veth import host_ends
+from meshd.config import LaunchOptions, interface_mtu
+from meshd.daemon.preflight import tap_name
+from meshd.errors import UserError
+from meshd.ids import Mac
+from meshd.net.udp import UdpPort, open_udp_port
+
+__all__ = ["Devices", "Underlay", "bridge_mac", "join_tap", "open_devices", "restore_bridge", "survey"]
+
+_log = logging.getLogger(__name__)
+
+_DEFAULT_UNDERLAY_MTU = 1500
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Underlay:
+    """What this host's network looks like, before anything of ours is on it."""
+
+    endpoints: tuple[str, ...]  # numeric addresses that others may reach, IPv4 first
+    own_addresses: frozenset[str]
+    mtu: int  # of the device towards the first peer, or the smallest of the devices that face outside
+    interface_mtu: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Devices:
+    """Everything open. `close` ends what ends with the router; `undo` also removes what this start made."""
+
+    ports: list[UdpPort] = field(default_factory=list)
+    tap: TapDevice | None = None
+    bridge: str = ""
+    bridge_made: bool = False
+
+    def port_offloads(self) -> list[str]:
+        """What the UDP sockets leave to the kernel: "udp gso", "udp gro"."""
+        return list(dict.fromkeys(offload for port in self.ports for offload in port.offloads))
+
+    def close(self) -> None:
+        for port in self.ports:
+            port.close()
+        self.ports.clear()
+        if self.tap is not None:
+            self.tap.close()
+            self.tap = None
+
+    def undo(self, ipr: IPRoute) -> None:
+        self.close()
+        if self.bridge_made:
+            remove_bridge(ipr, self.bridge)
+
+
+def survey(ipr: IPRoute, options: LaunchOptions, targets: tuple[str, ...]) -> Underlay:
+    """Blocks. Raises UserError where the underlay leaves no room for frames."""
+    exclude = {options.bridge, tap_name(options.bridge)}
+    endpoints = [options.host] if options.host else local_endpoints(ipr, exclude)
+    mtu = _underlay_mtu(ipr, targets, endpoints)
+    chosen = options.mtu or _interface_mtu(mtu, 6 if endpoints and all(":" in address for address in endpoints) else 4)
+    return Underlay(
+        endpoints=tuple(endpoints),
+        own_addresses=frozenset(addresses_of_host(ipr)),
+        mtu=mtu,
+        interface_mtu=chosen,
+    )
+
+
+def _underlay_mtu(ipr: IPRoute, targets: tuple[str, ...], endpoints: list[str]) -> int:
+    """Of the way to the first numeric target, else of our own best address's device."""
+    for target in (*(target.rpartition(":")[0] or target for target in targets), *targets):
+        with contextlib.suppress(OSError, ValueError, UserError):
+            return underlay_mtu(ipr, target.strip("[]"))
+    for address in endpoints:
+        with contextlib.suppress(OSError, ValueError, UserError, StopIteration):
+            return _device_mtu(ipr, address)
+    return _DEFAULT_UNDERLAY_MTU
+
+
+def _device_mtu(ipr: IPRoute, address: str) -> int:
+    index = next(int(entry["index"]) for entry in ipr.get_addr() if entry.get("address") == address)
+    return int(ipr.get_links(index)[0].get("mtu"))
+
+
+def _interface_mtu(mtu: int, family: int) -> int:
+    try:
+        return interface_mtu(mtu, family)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def bridge_mac(mesh_id: bytes, host_id: bytes) -> Mac:
+    """The bridge's own MAC: stable, local, different on every host."""
+    return Mac(bytes((0x02, 0x6D)) + bytes(a ^ b for a, b in zip(host_id[:4], mesh_id[:4], strict=True)))
+
+
+def open_ports(options: LaunchOptions) -> list[UdpPort]:
+    """One UDP port for each address family that the host has. Raises UserError when the port is taken."""
+    ports: list[UdpPort] = []
+    families = [6 if ":" in options.host else 4] if options.host else [4, 6]
+    try:
+        for family in families:
+            try:
+                ports.append(open_udp_port(family, options.host, options.port))
+            except OSError as error:
+                if family == 6 and not options.host:  # a host without IPv6
+                    _log.info("no IPv6 underlay: %s", os.strerror(error.errno or 0).lower())
+                    continue
+                raise UserError(
+                    f"cannot open UDP port {options.port}: {os.strerror(error.errno or 0).lower()}"
+                ) from error
+    except BaseException:
+        for port in ports:
+            port.close()
+        raise
+    return ports
+
+
+async def open_devices(netlink: Netlink, options: LaunchOptions, mac: Mac, mtu: int) -> Devices:
+    """Raises UserError or OSError with nothing left behind."""
+    devices = Devices(ports=open_ports(options), bridge=options.bridge)
+    try:
+        await netlink.run(lambda ipr: _make(ipr, devices, mac, mtu))
+    except BaseException:
+        await netlink.run(devices.undo)
+        raise
+    return devices
+
+
+def _make(ipr: IPRoute, devices: Devices, mac: Mac, mtu: int) -> None:
+    devices.bridge_made = ensure_bridge(ipr, devices.bridge, mac, mtu)
+    name = tap_name(devices.bridge)
+    devices.tap = open_tap(name)
+    join_tap(ipr, name, devices.bridge, mtu)
+    ensure_rules(devices.bridge)
+
+
+def join_tap(ipr: IPRoute, name: str, bridge: str, mtu: int) -> None:
+    """Make the TAP a port of the bridge."""
+    prepare_tap(ipr, name, mtu)
+    enslave(ipr, name, bridge)
+
+
+def restore_bridge(ipr: IPRoute, bridge: str, mac: Mac, mtu: int, tap: str) -> bool:
+    """Put right what others changed: the bridge itself, its ports, the firewall rule. True: the TAP is there, and a port of it."""
+    ensure_bridge(ipr, bridge, mac, mtu)
+    for end in host_ends(ipr, bridge):
+        enslave(ipr, end, bridge)
+    ensure_rules(bridge)
+    if find_link(ipr, tap) is None:
+        return False
+    join_tap(ipr, tap, bridge, mtu)
+    return True

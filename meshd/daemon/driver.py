@@ -1,0 +1,205 @@
+"""The driver: hangs engine and node on the event loop. One synchronous chain for each wake-up, one timer, nothing per packet.
+
+    descriptor readable → engine.pump_… (≤ 1 ms or 1 MiB) → if the node was asked or told anything: carry out what it wants
+    timer               → node.handle_timer → the same
+
+The loop's readers are level-triggered: what a pump left behind wakes it again, after the other descriptors had their turn, so the
+two directions alternate by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import errno
+import functools
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
+from meshd.ids import Endpoint, LinkId
+from meshd.net.tcp import Streams
+from meshd.node import CloseLink, DialLink, Node, Resolve, SendLink
+from meshd.views import LoopView
+
+__all__ = ["MAX_RESOLUTIONS", "SLOW_CALLBACK_S", "Driver"]
+
+_log = logging.getLogger(__name__)
+
+SLOW_CALLBACK_S = 0.002
+MAX_RESOLUTIONS = 64  # names being looked up at one time; a further one waits for its next retry
+_LAG_SAMPLES = 512
+_TAP_GONE = (errno.EBADFD, errno.EBADF, errno.ENODEV)
+
+
+class _Driven(Protocol):
+    def __call__(self, now: float) -> object: ...
+
+
+class Driver:
+    """Drives one node and its engine. Everything runs on the loop's thread. `clock` is the loop's monotonic time."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        engine: Engine,
+        frames: FramePort,
+        ports: Sequence[DatagramPort],
+        clock: Callable[[], float],
+        tap_lost: Callable[[], None],
+    ) -> None:
+        self._node = node
+        self._engine = engine
+        self._frames = frames
+        self._ports = ports
+        self._clock = clock
+        self._tap_lost = tap_lost
+        self._loop = asyncio.get_running_loop()
+        self.streams = Streams(self, clock)
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = float("inf")
+        self._lags: collections.deque[float] = collections.deque(maxlen=_LAG_SAMPLES)
+        self._slow = 0
+        self._resolutions: set[asyncio.Task[None]] = set()
+
+    # ── start and end
+
+    def start(self) -> None:
+        self._loop.add_reader(self._frames.fileno(), self._run, self._pump_frames)
+        for port in self._ports:
+            self._loop.add_reader(port.fileno(), self._run, functools.partial(self._engine.pump_datagrams, port))
+        self.wake()
+
+    def drop_frames(self) -> None:
+        """The TAP is going: stop reading it, before its descriptor is closed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._loop.remove_reader(self._frames.fileno())
+
+    def replace_frames(self, frames: FramePort) -> None:
+        """The TAP was made anew."""
+        self._frames = frames
+        self._engine.replace_frames(frames)
+        self._loop.add_reader(frames.fileno(), self._run, self._pump_frames)
+
+    async def close(self) -> None:
+        """Send what the node still has to say, then let go of everything."""
+        self._carry_out(self._clock())
+        self.drop_frames()
+        for port in self._ports:
+            self._loop.remove_reader(port.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._resolutions:
+            task.cancel()
+        await asyncio.gather(*self._resolutions, return_exceptions=True)
+        await self.streams.shutdown()
+
+    def wake(self) -> None:
+        """The node was told something from outside (a command): let it act on it now."""
+        self._run(self._node.handle_timer)
+
+    # ── wake-ups
+
+    def _run(self, work: _Driven) -> None:
+        started = self._clock()
+        work(now=started)
+        self._carry_out(started)
+        if self._clock() - started > SLOW_CALLBACK_S:
+            self._slow += 1
+
+    def _pump_frames(self, now: float) -> None:
+        try:
+            self._engine.pump_frames(now)
+        except OSError as error:
+            if error.errno not in _TAP_GONE:
+                raise
+            self._loop.remove_reader(self._frames.fileno())
+            self._tap_lost()
+
+    def _timer_due(self) -> None:
+        self._lags.append(max(0.0, self._clock() - self._armed))
+        self._armed = float("inf")
+        self._run(self._node.handle_timer)
+
+    def _carry_out(self, now: float) -> None:
+        """What the node wants done, until it wants nothing; then the one timer."""
+        node = self._node
+        if not node.touched:
+            return
+        for output in node.poll_transmit(now):
+            match output:
+                case SendLink(link=link, data=data):
+                    self.streams.send(link, data)
+                case DialLink(link=link, endpoint=endpoint):
+                    self.streams.dial(link, endpoint)
+                case CloseLink(link=link):
+                    self.streams.close(link)
+                case Resolve(target=target, host=host):
+                    self._resolve(target, host)
+        self._arm(node.next_deadline())
+
+    def _arm(self, deadline: float | None) -> None:
+        when = float("inf") if deadline is None else deadline
+        if when == self._armed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._armed = when
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._timer_due)
+
+    # ── control streams (LinkEvents)
+
+    def accepted(self, source: Endpoint) -> LinkId | None:
+        link = self._node.link_accepted(source, self._clock())
+        self._carry_out(self._clock())
+        return link
+
+    def connected(self, link: LinkId, local: Endpoint) -> None:
+        self._run(functools.partial(self._node.link_connected, link))
+
+    def failed(self, link: LinkId, error: str) -> None:
+        self._run(functools.partial(self._node.link_failed, link, error))
+
+    def received(self, link: LinkId, data: bytes) -> None:
+        self._run(functools.partial(self._node.receive_link, link, data, self.streams.backlog))
+
+    def lost(self, link: LinkId, error: str) -> None:
+        self._run(functools.partial(self._node.link_lost, link, error))
+
+    def refused(self) -> None:
+        self._node.link_refused()
+
+    # ── names
+
+    def _resolve(self, target: str, host: str) -> None:
+        if len(self._resolutions) >= MAX_RESOLUTIONS:
+            self._run(functools.partial(self._node.resolved, target, (), "too many names are being looked up"))
+            return
+        task = self._loop.create_task(self._look_up(target, host))
+        self._resolutions.add(task)
+        task.add_done_callback(self._resolutions.discard)
+
+    async def _look_up(self, target: str, host: str) -> None:
+        error = ""
+        addresses: list[str] = []
+        try:
+            found = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        except socket.gaierror as failure:
+            error = f"lookup {host}: {failure.strerror or 'failed'}".lower()
+        except (OSError, UnicodeError) as failure:
+            error = f"lookup {host}: {failure}"
+        self._run(functools.partial(self._node.resolved, target, tuple(addresses), error))
+
+    # ── how the loop is doing
+
+    def loop_view(self) -> LoopView:
+        lags = sorted(self._lags)
+        p99 = lags[min(len(lags) - 1, int(len(lags) * 0.99))] if lags else 0.0
+        return LoopView(lag_p99_ms=round(p99 * 1000, 3), slow_callbacks=self._slow)

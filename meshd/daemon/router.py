@@ -1,0 +1,313 @@
+"""The composition root: opens what a router needs, wires it together, takes it apart again.
+
+    survey the underlay → sockets, bridge, TAP → node + engine + driver → control streams → adopted attachments → control socket
+
+Everything after the first step is undone if a later one refuses; at an ordinary end only what makes the mesh go away: bridge,
+containers' interfaces and the firewall rule stay, so that local traffic goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from meshd import __version__
+from meshd.capture.docker import DockerClient
+from meshd.capture.netlink import Netlink
+from meshd.capture.tap import open_tap
+from meshd.capture.veth import host_ends
+from meshd.config import LaunchOptions, NodeConfig, Paths
+from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
+from meshd.control.server import serve
+from meshd.crypto.identity import Identity
+from meshd.crypto.meshkey import MeshKey
+from meshd.daemon.attachments import Attachments
+from meshd.daemon.devices import bridge_mac, join_tap, open_devices, restore_bridge, survey
+from meshd.daemon.driver import Driver
+from meshd.daemon.keys import load_identity, load_key
+from meshd.daemon.launch import ReadyAnswer
+from meshd.daemon.preflight import tap_name
+from meshd.daemon.state import State, StateWriter
+from meshd.daemon.watch import Watch
+from meshd.errors import UserError
+from meshd.forward.engine.interface import Engine, Upcalls
+from meshd.forward.engine.python import PythonEngine
+from meshd.ids import Mac, host_name, parse_mac, short_id
+from meshd.node import Node
+from meshd.views import RouterView
+
+__all__ = ["Router"]
+
+_log = logging.getLogger(__name__)
+
+
+class Router:
+    """One running router. `stop` is called when a user asks for the end."""
+
+    def __init__(
+        self, options: LaunchOptions, paths: Paths, stop: Callable[[], None], *, restarted: bool = False
+    ) -> None:
+        self._options = options
+        self._paths = paths
+        self._stop = stop
+        self._restarted = restarted
+        self._clock = time.monotonic
+        self._started = self._clock()
+        self._closing = contextlib.AsyncExitStack()
+        self._ready = False
+
+    # ── start
+
+    async def start(self) -> None:
+        """Raises UserError where something refuses; then nothing of the start is left."""
+        try:
+            await self._start()
+        except BaseException:
+            if not self._ready:
+                await self._undo_devices()
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
+        identity, key = await asyncio.to_thread(self._load_secrets)
+        state = await asyncio.to_thread(State, self._paths.database)
+        self._writer = StateWriter(state)
+        self._closing.callback(self._writer.close)
+        boot = await asyncio.to_thread(state.raise_boot)
+        targets = self._choose_targets(state)
+        self._netlink = Netlink()
+        self._closing.callback(self._netlink.close)
+        self._underlay = await self._netlink.run(lambda ipr: survey(ipr, self._options, targets))
+        self._mac = bridge_mac(key.mesh_id, identity.host_id)
+        self._devices = await open_devices(self._netlink, self._options, self._mac, self._underlay.interface_mtu)
+        self._closing.callback(lambda: self._devices.close())
+        await self._writer.run(partial(_set_bridge, name=self._options.bridge))
+        self._compose(identity, key, boot, targets)
+        await self._driver.streams.listen(self._options.host, self._options.port)
+        await self._start_attachments(state, key)
+        self._driver.start()
+        self._closing.push_async_callback(self._driver.close)
+        self._closing.callback(self._leave)
+        server = await serve(self._paths.socket, self)
+        self._closing.push_async_callback(server.cleanup)
+        await self._writer.run(partial(State.set_targets, targets=targets))
+        self._ready = True
+        _log.info(
+            "%s is ready: bridge %s, UDP and TCP port %d", self._node.label, self._options.bridge, self._options.port
+        )
+
+    def _load_secrets(self) -> tuple[Identity, MeshKey]:
+        return load_identity(self._paths), load_key(self._paths)
+
+    def _choose_targets(self, state: State) -> tuple[str, ...]:
+        """The peers named at launch, or with `--resume` and after a death those that are remembered."""
+        if self._options.resume or self._restarted:
+            return state.targets()
+        return self._options.peers
+
+    def _compose(self, identity: Identity, key: MeshKey, boot: int, targets: tuple[str, ...]) -> None:
+        tap = self._devices.tap
+        if tap is None:
+            raise UserError("the TAP device is gone before the router was ready", hint="launch again")
+        config = self._node_config(identity)
+        self._engine: Engine
+
+        def make_engine(upcalls: Upcalls) -> Engine:
+            self._engine = PythonEngine(
+                frames=tap,
+                ports=self._devices.ports,
+                upcalls=upcalls,
+                origin=short_id(identity.host_id),
+                boot=boot & 0xFFFF_FFFF,
+                clock=self._clock,
+            )
+            return self._engine
+
+        self._node = Node(
+            config,
+            identity,
+            key,
+            boot=boot,
+            targets=targets,
+            make_engine=make_engine,
+            entropy=os.urandom,
+            rng=random.Random(os.urandom(16)),
+            now=self._clock(),
+        )
+        self._driver = Driver(
+            node=self._node,
+            engine=self._engine,
+            frames=tap,
+            ports=self._devices.ports,
+            clock=self._clock,
+            tap_lost=self._tap_lost,
+        )
+
+    def _node_config(self, identity: Identity) -> NodeConfig:
+        options = self._options
+        return NodeConfig(
+            name=parse_mac(options.name) if options.name else host_name(identity.host_id),
+            nickname=options.nickname or "",
+            version=__version__,
+            port=options.port,
+            endpoints=self._underlay.endpoints,
+            own_addresses=self._underlay.own_addresses,
+            discovery=options.discovery,
+            mtu=self._underlay.interface_mtu,
+            underlay_mtu=self._underlay.mtu,
+            rekey_interval_s=options.rekey_interval_s or 120.0,
+        )
+
+    async def _start_attachments(self, state: State, key: MeshKey) -> None:
+        docker = DockerClient()
+        self._closing.push_async_callback(docker.close)
+        self._attachments = Attachments(
+            directory=_Directory(self._node, self._driver, self._clock),
+            engine=docker,
+            netlink=self._netlink,
+            remember=self._writer.run,
+            bridge=self._options.bridge,
+            mtu=self._underlay.interface_mtu,
+            mesh_seed=key.mesh_id,
+        )
+        ends = await self._netlink.run(lambda ipr: host_ends(ipr, self._options.bridge))
+        await self._attachments.adopt(state.attachments(), ends)
+        self._watch = Watch(
+            attachments=self._attachments,
+            docker=docker,
+            netlink=self._netlink,
+            bridge=self._options.bridge,
+            restore_devices=self._restore_devices,
+        )
+        self._watch.start()
+        self._closing.push_async_callback(self._watch.close)
+
+    # ── end
+
+    async def close(self) -> None:
+        """Say goodbye to the peers and let go of everything. May be called again."""
+        self._ready = False
+        await self._closing.aclose()
+
+    def _leave(self) -> None:
+        self._node.leave(self._clock())
+
+    async def _undo_devices(self) -> None:
+        devices = getattr(self, "_devices", None)
+        if devices is not None:
+            await self._netlink.run(devices.undo)
+
+    # ── what others did to our devices
+
+    def _tap_lost(self) -> None:
+        _log.warning("the TAP device was removed: making it anew")
+        self._watch.devices_lost()
+
+    async def _restore_devices(self) -> None:
+        """Bridge, TAP and ports as they should be, whatever of them is missing."""
+        name = tap_name(self._options.bridge)
+        mtu = self._underlay.interface_mtu
+        lost = not await self._netlink.run(lambda ipr: restore_bridge(ipr, self._options.bridge, self._mac, mtu, name))
+        if not lost:
+            return
+        if self._devices.tap is not None:
+            self._driver.drop_frames()
+            self._devices.tap.close()
+        tap = open_tap(name)
+        self._devices.tap = tap
+        await self._netlink.run(lambda ipr: join_tap(ipr, name, self._options.bridge, mtu))
+        self._driver.replace_frames(tap)
+
+    # ── what users ask for (control.server.ControlHandlers)
+
+    def ready(self) -> bool:
+        return self._ready
+
+    def ready_answer(self) -> ReadyAnswer:
+        """What `launch` is told."""
+        return ReadyAnswer(
+            name=self._node.name,
+            nickname=self._node.nickname,
+            pid=os.getpid(),
+            addresses=list(self._underlay.endpoints),
+            warnings=[],
+        )
+
+    def view(self) -> RouterView:
+        tap = self._devices.tap
+        name = tap_name(self._options.bridge)
+        return RouterView(
+            version=__version__,
+            pid=os.getpid(),
+            uptime_s=round(self._clock() - self._started, 3),
+            node=self._node.view(self._clock()),
+            engine=self._engine.name,
+            engine_reason="the native engine is not part of this version",
+            capture=f"{name} (via tap)",
+            bridge=self._options.bridge,
+            mtu=self._underlay.interface_mtu,
+            offloads=", ".join([*(tap.offloads if tap else ()), *self._devices.port_offloads()]),
+            attachments=self._attachments.views(),
+            loop=self._driver.loop_view(),
+            rss_mib=round(resident_mib(), 1),
+        )
+
+    async def attach(self, request: AttachRequest) -> AttachResult:
+        result = await self._attachments.attach(request)
+        self._watch.follow_docker()
+        return result
+
+    async def detach(self, request: DetachRequest) -> DetachResult:
+        return await self._attachments.detach(request)
+
+    async def connect(self, peers: tuple[str, ...], replace: bool) -> None:
+        self._node.connect(peers, replace=replace, now=self._clock())
+        await self._targets_changed()
+
+    async def forget(self, peers: tuple[str, ...]) -> None:
+        self._node.forget(peers, now=self._clock())
+        await self._targets_changed()
+
+    async def _targets_changed(self) -> None:
+        self._driver.wake()
+        await self._writer.run(partial(State.set_targets, targets=self._node.targets()))
+
+    async def stop(self) -> None:
+        self._stop()
+
+
+class _Directory:
+    """The node as the attachments see it."""
+
+    def __init__(self, node: Node, driver: Driver, clock: Callable[[], float]) -> None:
+        self._node = node
+        self._driver = driver
+        self._clock = clock
+
+    def attach(self, attachment_id: str, label: str, name: str, mac: Mac, addresses: Sequence[str]) -> None:
+        self._node.attach(attachment_id, label=name or label, mac=mac, addresses=tuple(addresses), now=self._clock())
+        self._driver.wake()
+
+    def detach(self, attachment_id: str) -> None:
+        self._node.detach(attachment_id, now=self._clock())
+        self._driver.wake()
+
+    def address_holder(self, address: str, not_of: str) -> str | None:
+        return self._node.address_holder(address, not_of=not_of)
+
+
+def resident_mib() -> float:
+    """What this process holds of the machine's memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _set_bridge(state: State, *, name: str) -> None:
+    state.bridge = name

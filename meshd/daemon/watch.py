@@ -1,0 +1,143 @@
+"""What happens on the host without anybody telling the router: links that go, containers that start, rules that are flushed.
+
+Three sources, each with a way to mend what it may have missed: link events of the kernel (lost ones: list all), Docker's events
+(followed only while a Docker container is attached; after every new connection: look at all), and the firewall rule every
+RECHECK_S.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+
+from meshd.capture.docker import DockerClient, DockerEvent
+from meshd.capture.firewall import ensure_rules
+from meshd.capture.link_watcher import LinkChange, LinkEvent, LinkWatcher
+from meshd.capture.netlink import Netlink
+from meshd.capture.veth import host_ends
+from meshd.daemon.attachments import Attachments
+from meshd.daemon.preflight import tap_name
+from meshd.errors import UserError
+
+__all__ = ["RECHECK_S", "Watch"]
+
+_log = logging.getLogger(__name__)
+
+RECHECK_S = 10.0  # as Weave's canary: others flush the firewall without a word
+DOCKER_RETRY_S = (0.5, 1.0, 2.0, 5.0)
+RESTORE_RETRY_S = 1.0
+
+
+class Watch:
+    """Runs on the loop; `close` ends all of it."""
+
+    def __init__(
+        self,
+        *,
+        attachments: Attachments,
+        docker: DockerClient,
+        netlink: Netlink,
+        bridge: str,
+        restore_devices: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._attachments = attachments
+        self._docker = docker
+        self._netlink = netlink
+        self._bridge = bridge
+        self._restore_devices = restore_devices
+        self._own_links = frozenset({bridge, tap_name(bridge)})
+        self._links = LinkWatcher(asyncio.get_running_loop(), self._link_event)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._docker_task: asyncio.Task[None] | None = None
+        self._restoring = False
+
+    def start(self) -> None:
+        self._links.start()
+        self._spawn(self._recheck())
+        self.follow_docker()
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._links.stop)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # ── links
+
+    def _link_event(self, event: LinkEvent) -> None:
+        if event.change is LinkChange.RESYNC:
+            self._spawn(self._resync())
+        elif event.change is LinkChange.REMOVED:
+            if event.name in self._own_links:
+                self.devices_lost()
+            elif event.name.startswith("mv"):
+                self._spawn(self._attachments.link_removed(event.name))
+
+    async def _resync(self) -> None:
+        await self._attachments.links_resync(await self._netlink.run(lambda ipr: host_ends(ipr, self._bridge)))
+        self.devices_lost()
+
+    def devices_lost(self) -> None:
+        """The bridge or the TAP may be gone; both often go one after the other, so one repair is under way at a time."""
+        if not self._restoring:
+            self._restoring = True
+            self._spawn(self._restore())
+
+    async def _restore(self) -> None:
+        try:
+            while True:
+                try:
+                    await self._restore_devices()
+                except (OSError, UserError) as error:
+                    _log.warning("cannot restore the bridge yet: %s", error)
+                    await asyncio.sleep(RESTORE_RETRY_S)
+                else:
+                    return
+        finally:
+            self._restoring = False
+
+    # ── firewall
+
+    async def _recheck(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            try:
+                if await asyncio.to_thread(ensure_rules, self._bridge):
+                    _log.warning("somebody removed the firewall rule for %s: it is back", self._bridge)
+            except OSError as error:
+                _log.warning("cannot check the firewall: %s", error)
+
+    # ── Docker
+
+    def follow_docker(self) -> None:
+        """Begin to follow Docker's events, if a Docker container is attached and nobody follows them yet."""
+        if self._attachments.wants_docker and (self._docker_task is None or self._docker_task.done()):
+            self._docker_task = self._spawn(self._follow())
+
+    async def _follow(self) -> None:
+        failures = 0
+        while self._attachments.wants_docker:
+            try:
+                async with self._docker.events() as events:
+                    failures = 0
+                    await self._attachments.reconcile()
+                    async for event in events:
+                        await self._docker_event(event)
+            except UserError as error:
+                if failures == 0:
+                    _log.info("Docker's events are not to be had: %s", error)
+            await asyncio.sleep(DOCKER_RETRY_S[min(failures, len(DOCKER_RETRY_S) - 1)])
+            failures += 1
+
+    async def _docker_event(self, event: DockerEvent) -> None:
+        if event.action == "start":
+            await self._attachments.restore(event.id)
+        elif event.action == "destroy":
+            await self._attachments.container_removed(event.id)
