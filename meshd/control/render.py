@@ -14,8 +14,8 @@ from meshd.control.table import age, amount, clean, pad, table
 
 __all__ = [
     "Paint",
-    "plain",
     "find_attachments",
+    "plain",
     "render_connections",
     "render_json",
     "render_macs",

@@ -1,0 +1,114 @@
+"""key: the mesh's key of this host, while the router is stopped or running (show)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from meshd.cli.group import Section, Verb, Verbs
+from meshd.cli.secrets import take_from_environment, wipe_argv
+from meshd.cli.terminal import say, warn
+from meshd.config import Paths, Secret
+from meshd.errors import UserError
+
+__all__ = ["key", "new", "set", "show"]
+
+MAX_KEY_INPUT = 4096
+
+key = Verbs(
+    name="key",
+    help="Show, set or make the mesh's key: who holds it is a member of the mesh.",
+    sections=(
+        Section(
+            "Verbs",
+            (
+                Verb("show", "key", "print the key, or where it is"),
+                Verb("set", "key", "move this host to the mesh with another key"),
+                Verb("new", "key", "make the key of a new mesh"),
+            ),
+        ),
+    ),
+    removed={},
+    subcommand_metavar="VERB [ARGUMENTS]…",
+    no_args_is_help=False,
+)
+
+
+@click.command()
+def show() -> None:
+    """Print the key on a terminal, elsewhere the path of its file.
+
+    Output that goes to a file or a pipe is easily left lying about; the key's
+    own file can be read by its owner only.
+
+    \b
+    Examples:
+      meshd key show
+      scp "$(meshd key show)" host2:mesh.key
+    """
+    _show(Paths.from_environment())
+
+
+@click.command()
+@click.argument("key", required=False)
+@click.option("--key-file", type=click.Path(path_type=Path), help="File with the key.")
+def set(key: str | None, key_file: Path | None) -> None:
+    """Move this host to the mesh with this key. The router must be stopped.
+
+    The key comes from --key-file, from MESHD_KEY, from standard input, or is
+    asked for. Given as an argument it can be seen by others for a moment.
+
+    \b
+    Examples:
+      meshd key set --key-file mesh.key
+      ssh host1 cat /var/lib/meshd/db/mesh.key | meshd key set
+    """
+    from meshd.daemon.keys import set_key
+
+    set_key(Paths.from_environment(), _given(key, key_file).reveal())
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Replace the key that is there: this host leaves its mesh.")
+def new(force: bool) -> None:
+    """Make the key of a new mesh. The router must be stopped.
+
+    \b
+    Examples:
+      meshd key new
+      meshd key new --force
+    """
+    from meshd.daemon.keys import new_key
+
+    paths = Paths.from_environment()
+    new_key(paths, replace=force)
+    _show(paths)
+
+
+def _show(paths: Paths) -> None:
+    from meshd.daemon.keys import load_key
+
+    key = load_key(paths)
+    say(f"{key.to_text() if sys.stdout.isatty() else paths.key_file}\n")
+
+
+def _given(argument: str | None, key_file: Path | None) -> Secret:
+    from_environment = take_from_environment("MESHD_KEY")
+    if argument is not None and key_file is not None:
+        raise UserError("a key and --key-file are both given", hint="give one of them", status=2)
+    if argument is not None:
+        secret = Secret(argument)
+        wipe_argv([secret])
+        warn("a key on the command line can be seen by others; use --key-file or MESHD_KEY")
+        return secret
+    if key_file is not None:
+        from meshd.daemon.files import read_secret_file
+
+        return Secret(read_secret_file(key_file))
+    if from_environment is not None:
+        return from_environment
+    if sys.stdin.isatty():
+        return Secret(click.prompt("Mesh key", hide_input=True, err=True))
+    return Secret(sys.stdin.readline(MAX_KEY_INPUT).strip())

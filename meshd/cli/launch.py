@@ -1,0 +1,199 @@
+"""launch: start the router of this host, in the background or in the foreground."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from meshd.cli.common import json_option
+from meshd.cli.secrets import take_from_environment, wipe_argv
+from meshd.cli.terminal import say, warn
+from meshd.config import DEFAULT_BRIDGE, DEFAULT_MESH, LaunchOptions, Paths, Secret
+from meshd.control.client import parse_target
+from meshd.control.render import render_json
+from meshd.ids import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from meshd.daemon.launch import LaunchResult
+
+__all__ = ["join_command", "launch"]
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command()
+@click.argument("peers", nargs=-1, metavar="[PEER]…")
+@click.option("--peers", "more_peers", multiple=True, metavar="PEER,…", help="Peers, separated by commas; repeatable.")
+@click.option("--foreground", is_flag=True, help="Do not go into the background; log to stderr.")
+@click.option("--bridge", default=DEFAULT_BRIDGE, show_default=True, help="Name of the bridge device.")
+@click.option(
+    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(1, 65535), help="TCP and UDP port."
+)
+@click.option("--host", metavar="IP", help="Address to listen on (default: all).")
+@click.option("--mtu", type=int, help="MTU of containers' interfaces (default: from the underlay, 1372 at 1500).")
+@click.option("--mesh", default=DEFAULT_MESH, show_default=True, help="Name of the mesh; it salts a password.")
+@click.option("--name", metavar="MAC", help="Peer name (default: from the host's key).")
+@click.option("--nickname", help="Name for people (default: the host name).")
+@click.option("--engine", default="auto", show_default=True, type=click.Choice(["auto", "python"]), help="Data plane.")
+@click.option("--no-discovery", is_flag=True, help="Connect to the given peers only.")
+@click.option("--no-restart", is_flag=True, help="Do not start the router again when it dies.")
+@click.option("--resume", is_flag=True, help="Use the peers of the last run.")
+@click.option("--key", metavar="KEY", help="The mesh's key; visible to others for a moment, better --key-file.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="File with the mesh's key.")
+@click.option("--password", metavar="TEXT", help="A password in place of a key; better --password-file.")
+@click.option("--password-file", type=click.Path(path_type=Path), help="File with the password.")
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS), help="What to log.")
+@click.option("--rekey-interval", type=float, hidden=True)
+@json_option
+def launch(
+    peers: tuple[str, ...],
+    more_peers: tuple[str, ...],
+    foreground: bool,
+    bridge: str,
+    port: int,
+    host: str | None,
+    mtu: int | None,
+    mesh: str,
+    name: str | None,
+    nickname: str | None,
+    engine: str,
+    no_discovery: bool,
+    no_restart: bool,
+    resume: bool,
+    key: str | None,
+    key_file: Path | None,
+    password: str | None,
+    password_file: Path | None,
+    log_level: str,
+    rekey_interval: float | None,
+    as_json: bool,
+) -> int:
+    """Start the router of this host; return when it is ready.
+
+    The first host makes the mesh's key and prints the command for the others.
+    One PEER is enough: every host learns of every other. Peers that do not
+    answer yet are dialled until they do.
+
+    A key or password comes from --key-file or --password-file, from MESHD_KEY
+    or MESHD_PASSWORD, or from --key or --password. It is stored: later
+    launches need none. Who records a handshake with a router that uses a
+    password can try passwords at home: prefer a key, or use a long one.
+
+    \b
+    Examples:
+      meshd launch                                      the first host
+      meshd launch --key-file mesh.key --peers host1    every other host
+      meshd launch --resume                             after a stop
+      meshd launch --foreground --key-file mesh.key     under a service manager
+    """
+    given_key, given_password = _secrets(key, password, from_file=key_file is not None or password_file is not None)
+    options = LaunchOptions(
+        peers=_peers(peers, more_peers),
+        foreground=foreground,
+        bridge=bridge,
+        port=port,
+        host=host,
+        mtu=mtu,
+        mesh=mesh,
+        name=name,
+        nickname=nickname,
+        engine=engine,
+        discovery=not no_discovery,
+        restart=not no_restart,
+        resume=resume,
+        key=given_key,
+        key_file=key_file,
+        password=given_password,
+        password_file=password_file,
+        log_level=log_level,
+        rekey_interval_s=rekey_interval,
+    )
+    paths = Paths.from_environment()
+    if foreground:
+        return _run_here(options, paths)
+    from meshd.daemon.launch import launch as start
+
+    result = start(options, paths, warn)
+    for warning in result.warnings:
+        warn(warning)
+    say(_json(result) if as_json else _told(result, show_key=sys.stdout.isatty()))
+    return 0
+
+
+def _secrets(key: str | None, password: str | None, *, from_file: bool) -> tuple[Secret | None, Secret | None]:
+    """What was typed wins over the environment, which is emptied either way."""
+    from_environment = (take_from_environment("MESHD_KEY"), take_from_environment("MESHD_PASSWORD"))
+    typed = (Secret(key) if key is not None else None, Secret(password) if password is not None else None)
+    for what, secret, name in (("key", typed[0], "MESHD_KEY"), ("password", typed[1], "MESHD_PASSWORD")):
+        if secret is not None:
+            wipe_argv([secret])
+            warn(f"a {what} on the command line can be seen by others; use --{what}-file or {name}")
+    return typed if from_file or any(typed) else from_environment
+
+
+def _peers(positional: tuple[str, ...], listed: tuple[str, ...]) -> tuple[str, ...]:
+    """Every peer once, in the order given; each one checked."""
+    peers = [peer for text in (*positional, *listed) for peer in text.replace(",", " ").split()]
+    for peer in peers:
+        parse_target(peer)
+    return tuple(dict.fromkeys(peers))
+
+
+def _run_here(options: LaunchOptions, paths: Paths) -> int:
+    """The router in this process. A service manager's SIGTERM is an orderly end."""
+    from meshd.daemon.launch import prepare
+    from meshd.daemon.run import configure_logging, run_router
+    from meshd.daemon.supervise import EXIT_REFUSED
+
+    options = replace(options, nickname=options.nickname or socket.gethostname().split(".")[0])
+    prepared = prepare(options, paths)
+    for warning in prepared.warnings:
+        warn(warning)
+    if prepared.founded:
+        warn(f"this host founded a mesh; its key is in {paths.key_file}")
+    configure_logging(options.log_level)
+    if run_router(options, paths) != EXIT_REFUSED:
+        return 0
+    prepared.undo()
+    return 1
+
+
+def _told(result: LaunchResult, *, show_key: bool) -> str:
+    text = f"meshd runs as {result.name}({result.nickname}), pid {result.pid}\n"
+    if not result.founded:
+        return text
+    if show_key:
+        lead = "This host founded a mesh. On each other host run:"
+    else:
+        lead = f"This host founded a mesh. Copy {result.key_file} to each other host and run there:"
+    return f"{text}\n{lead}\n\n    {join_command(result, show_key=show_key)}\n\n"
+
+
+def join_command(result: LaunchResult, *, show_key: bool) -> str:
+    """What brings another host into the mesh; in the environment, since others can read a command line."""
+    peer = result.addresses[0] if result.addresses else "ADDRESS-OF-THIS-HOST"
+    if result.port != DEFAULT_PORT:
+        peer = f"[{peer}]:{result.port}" if ":" in peer else f"{peer}:{result.port}"
+    if show_key:
+        return f"MESHD_KEY={result.key.reveal()} meshd launch --peers {peer}"
+    return f"meshd launch --key-file {result.key_file.name} --peers {peer}"
+
+
+def _json(result: LaunchResult) -> str:
+    return render_json(
+        {
+            "Name": result.name,
+            "NickName": result.nickname,
+            "Pid": result.pid,
+            "Founded": result.founded,
+            "KeyFile": str(result.key_file),
+            "Port": result.port,
+            "Addresses": list(result.addresses),
+            "Warnings": list(result.warnings),
+        }
+    )

@@ -1,0 +1,181 @@
+"""`meshd`: the table of verbs, and how every one of them ends: one line for what went wrong, and an exit status that says so."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from meshd import __version__
+from meshd.cli.group import EXIT_USAGE, Section, Verb, Verbs
+from meshd.cli.terminal import warn
+from meshd.errors import UserError
+
+__all__ = ["main", "run"]
+
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+_SECTIONS = (
+    Section(
+        "Router",
+        (
+            Verb("launch", "launch", "start the router of this host"),
+            Verb("connect", "peers", "add peers to a running router"),
+            Verb("forget", "peers", "stop dialling peers"),
+            Verb("stop", "stop", "end the router; containers keep what they have"),
+            Verb("reset", "reset", "remove all traces of the router from this host"),
+            Verb("key", "key", "show, set or make the mesh's key"),
+        ),
+    ),
+    Section(
+        "Containers",
+        (
+            Verb("attach", "attach", "plug a running container into the mesh"),
+            Verb("detach", "attach", "take addresses or the interface from a container"),
+            Verb("ps", "ask", "list attached containers, their MACs and addresses"),
+        ),
+    ),
+    Section(
+        "Information",
+        (
+            Verb("status", "ask", "topology, paths, MAC table: what is going on"),
+            Verb("report", "ask", "the same and more as JSON, or through a template"),
+            Verb("version", "ask", "versions of this command and of the router"),
+            Verb("completion", "completion", "a completion script for your shell"),
+        ),
+    ),
+)
+
+_ATTACHED = "start the container with docker run, then: meshd attach [CIDR…] CONTAINER"
+_ONE_ROUTER = "one process does it all: meshd launch"
+_ONE_STOP = "one process does it all: meshd stop"
+_REMOVED = {
+    "run": _ATTACHED,
+    "start": "use docker start, then: meshd attach [CIDR…] CONTAINER",
+    "restart": "use docker restart, then: meshd attach [CIDR…] CONTAINER",
+    "launch-router": _ONE_ROUTER,
+    "launch-proxy": _ONE_ROUTER,
+    "launch-plugin": _ONE_ROUTER,
+    "stop-router": _ONE_STOP,
+    "stop-proxy": _ONE_STOP,
+    "stop-plugin": _ONE_STOP,
+}
+
+_HELP = """Joins containers on many hosts into one encrypted Ethernet.
+
+\b
+  meshd launch --peers host2,host3     start the router, on each host
+  meshd attach CONTAINER               plug a running container in
+  meshd status                         see what is going on
+
+`meshd VERB --help` explains a verb, with examples.
+"""
+
+_EPILOG = """\b
+Environment:
+  MESHD_DIR       folder of everything of one router (default: /run/meshd and
+                  /var/lib/meshd), so that many run on one machine
+  MESHD_KEY       the mesh's key, for launch and key set
+  MESHD_PASSWORD  a password in place of a key, for launch
+  DOCKER_HOST     where Docker listens, for launch
+  NO_COLOR        no colours, also on a terminal
+  MESHD_DEBUG     1: show the traceback of an unexpected error
+
+\b
+Exit status:
+  0    done
+  1    cannot be done; the line on stderr says why and what to do
+  2    unknown verb, option or argument
+  3    the router is not running
+  70   an error in meshd itself
+  130  interrupted
+"""
+
+
+class _Root(Verbs):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return _broken_pipe()
+
+
+cli = _Root(
+    name="meshd",
+    sections=_SECTIONS,
+    removed=_REMOVED,
+    help=_HELP,
+    epilog=_EPILOG,
+    subcommand_metavar="VERB [ARGUMENTS]…",
+    context_settings={"max_content_width": 100},
+    params=[],
+)
+click.version_option(__version__, prog_name="meshd", message="%(prog)s %(version)s")(cli)
+
+
+def main() -> NoReturn:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one verb; the exit status. Never raises."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(
+                errors="replace"
+            )  # a nickname must not end a listing on a terminal that lacks its letters
+    words = list(arguments) or ["--help"]
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
+    try:
+        status = cli.main(args=words, prog_name="meshd", standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        warn(_one_line(str(error)))
+        return error.status
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else "meshd"
+        warn(f"{_one_line(error.format_message()).rstrip('.')}; see: {path} --help")
+        return EXIT_USAGE
+    except click.ClickException as error:
+        warn(_one_line(error.format_message()))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return _broken_pipe()
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _failed(what, error, 1)
+    except Exception as error:
+        what = f"unexpected {type(error).__name__}: {error}"
+        hint = "this is a bug, please report it; MESHD_DEBUG=1 shows the traceback"
+        return _failed(f"{what}; {hint}", error, EXIT_BUG)
+    return status if isinstance(status, int) else 0
+
+
+def _failed(text: str, error: BaseException, status: int) -> int:
+    if os.environ.get("MESHD_DEBUG"):
+        traceback.print_exception(error)
+    warn(_one_line(text))
+    return status
+
+
+def _broken_pipe() -> int:
+    """Whoever read our output has gone. Python would complain once more when it flushes at exit: give it a place to flush to."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_BROKEN_PIPE
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Colour, where someone sees it: plain ANSI on a terminal, nothing elsewhere (https://no-color.org, TERM=dumb)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from meshd.control.render import Paint, plain
+
+__all__ = ["painter", "say", "warn"]
+
+_CODES = {"good": "32", "warn": "33", "bad": "31", "dim": "2", "head": "1"}
+
+
+def painter(stream: TextIO, environment: Mapping[str, str] = os.environ) -> Paint:
+    colour = stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+    return _ansi if colour else plain
+
+
+def _ansi(role: str, text: str) -> str:
+    return f"\x1b[{_CODES[role]}m{text}\x1b[0m"
+
+
+def say(text: str) -> None:
+    """To stdout, as it is."""
+    sys.stdout.write(text)
+
+
+def warn(line: str) -> None:
+    """One line to stderr, for the person at the terminal: what scripts read on stdout stays clean."""
+    sys.stderr.write(f"meshd: {line}\n")
