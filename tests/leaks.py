@@ -91,17 +91,19 @@ def _mounts() -> frozenset[str]:
 
 
 def _processes(mark: bytes) -> frozenset[str]:
-    """`pid command` of every other process with `mark` in its environment, or that is our child (a zombie has no environment)."""
+    """`pid command` of every other process with `mark` in its environment, and our zombies, which have no environment."""
     found = set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            marked = mark in (entry / "environ").read_bytes().split(b"\0")
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            if marked or (state == "Z" and int(parent) == os.getpid()):
+            if state == "Z":
+                if int(parent) == os.getpid():
+                    found.add(f"{entry.name} (zombie)")
+            elif mark in (entry / "environ").read_bytes().split(b"\0"):
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                found.add(f"{entry.name} {command or '(zombie)'}")
+                found.add(f"{entry.name} {command}")
         except OSError:
             continue  # gone in the meantime, or not ours to read
     return frozenset(found)
