@@ -1,0 +1,190 @@
+"""The handshakes that this host has begun: one attempt for each peer (IK) and for each bootstrap address (XX), retried until
+given up.
+
+    TRYING ── answer to IK ──────────────► done
+       │ ▲
+       │ └── not confirmed in half_open_s ──┐
+       └── answer to XX (type 6) ────► CONFIRMING ── first datagram under the key ──► done
+
+Each try is a fresh handshake (ephemeral key, index, liveness) to the next endpoint of the list; an answer to an earlier try
+comes too late. After a type 6 it is the same type 7 that is repeated, since nothing but a datagram under the new key tells that
+it has arrived.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meshd.crypto.events import FailReason, HandshakeFailed
+from meshd.crypto.handshake import Context, Established, Initiator
+from meshd.crypto.session import Timing
+from meshd.crypto.table import Peer, SessionTable, SessionTimers, Timer
+from meshd.crypto.wire import Liveness, Message, Rejected
+from meshd.drops import DropReason
+from meshd.errors import LocalProtocolError
+from meshd.ids import Endpoint, HostId
+
+__all__ = ["MAX_BOOTSTRAPS", "MAX_ENDPOINTS", "Attempt", "Outgoing"]
+
+MAX_BOOTSTRAPS = 256  # addresses asked at once
+MAX_ENDPOINTS = 16  # tried of one peer; they come from its record, so from outside
+
+Send = Callable[[bytes, Endpoint], None]
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """`peer` and `static` are None for a bootstrap. `finish`: the type 7 to repeat, while CONFIRMING."""
+
+    peer: HostId | None
+    static: bytes | None
+    endpoints: tuple[Endpoint, ...]
+    started_at: float
+    tries: int = 0
+    machine: Initiator | None = None
+    finish: bytes | None = None
+    finish_since: float = 0.0
+    finish_index: int = 0
+
+    @property
+    def target(self) -> HostId | Endpoint:
+        """Its name: an attempt has a peer or exactly one endpoint."""
+        return self.endpoints[0] if self.peer is None else self.peer
+
+
+class Outgoing:
+    """`boot`: persisted, raised at each start. `remember`: is told the ephemeral key of each type 5 of ours."""
+
+    def __init__(
+        self,
+        *,
+        context: Context,
+        table: SessionTable,
+        timing: Timing,
+        timers: SessionTimers,
+        rng: random.Random,
+        boot: int,
+        send: Send,
+        remember: Callable[[bytes], None],
+    ) -> None:
+        self._context = context
+        self._table = table
+        self._timing = timing
+        self._timers = timers
+        self._rng = rng
+        self._send = send
+        self._remember = remember
+        self._liveness = Liveness(boot, 0)
+        self._attempts: dict[HostId | Endpoint, Attempt] = {}
+        self._confirming: dict[int, Attempt] = {}
+        self._bootstraps = 0
+
+    def find(self, target: HostId | Endpoint) -> Attempt | None:
+        return self._attempts.get(target)
+
+    def start(self, peer: Peer, now: float) -> None:
+        """Towards a peer: where its present key came from first, then the endpoints of its record."""
+        known = () if peer.endpoint is None else (peer.endpoint,)
+        endpoints = tuple(dict.fromkeys(known + peer.endpoints))[:MAX_ENDPOINTS]
+        attempt = Attempt(peer=peer.id, static=peer.static, endpoints=endpoints, started_at=now)
+        self._attempts[peer.id] = attempt
+        self.retry(attempt, now)
+
+    def bootstrap(self, endpoint: Endpoint, now: float) -> None:
+        if self._bootstraps >= MAX_BOOTSTRAPS:
+            self._report(HandshakeFailed(peer=None, endpoint=endpoint, reason=FailReason.TABLE_FULL))
+            return
+        self._bootstraps += 1
+        attempt = self._attempts[endpoint] = Attempt(peer=None, static=None, endpoints=(endpoint,), started_at=now)
+        self.retry(attempt, now)
+
+    def retry(self, attempt: Attempt, now: float) -> None:
+        """Send the next try, or the type 7 again, or give up."""
+        if now >= attempt.started_at + self._timing.give_up_s:
+            self._fail(attempt, FailReason.NO_ANSWER)
+            return
+        if not attempt.endpoints:
+            self._fail(attempt, FailReason.NO_ENDPOINT)
+            return
+        if attempt.finish is not None and now >= attempt.finish_since + self._timing.half_open_s:
+            self._confirming.pop(attempt.finish_index, None)
+            attempt.finish = None  # the responder has forgotten us by now: from the beginning
+        endpoint = attempt.endpoints[attempt.tries % len(attempt.endpoints)]
+        try:
+            message = attempt.finish if attempt.finish is not None else self._first_message(attempt)
+        except Rejected as rejected:
+            full = rejected.reason is DropReason.TABLE_FULL
+            self._fail(attempt, FailReason.TABLE_FULL if full else FailReason.BAD_KEY)
+            return
+        self._send(message, endpoint)
+        self._timers.set((Timer.RETRY, attempt.target), now + self._wait(attempt))
+
+    def receive(self, attempt: Attempt, message: Message, now: float) -> tuple[Established, bool]:
+        """An answer (type 2 or 6): the keys, and whether the other side is known to hold them. Raises Rejected."""
+        machine = attempt.machine
+        if machine is None:
+            raise Rejected(DropReason.UNEXPECTED_HANDSHAKE)
+        finish = machine.receive(message)
+        established = machine.established
+        if established is None:
+            raise LocalProtocolError("an answer ends a handshake")
+        if finish is None:
+            self.end(attempt)
+            return established, True
+        self._release(attempt)
+        attempt.finish, attempt.finish_since, attempt.finish_index = finish, now, established.local_index
+        self._confirming[established.local_index] = attempt
+        return established, False
+
+    def confirmed(self, index: int) -> None:
+        """A first datagram came in under this key: the bootstrap that made it is done."""
+        attempt = self._confirming.get(index)
+        if attempt is not None:
+            self.end(attempt)
+
+    def end(self, attempt: Attempt) -> None:
+        self._release(attempt)
+        self._confirming.pop(attempt.finish_index, None)
+        self._timers.cancel((Timer.RETRY, attempt.target))
+        if self._attempts.pop(attempt.target, None) is not None and attempt.peer is None:
+            self._bootstraps -= 1
+
+    def _first_message(self, attempt: Attempt) -> bytes:
+        self._release(attempt)
+        index = self._table.free_index()
+        liveness = None
+        if attempt.static is not None:
+            self._liveness = liveness = Liveness(self._liveness.boot, self._liveness.attempt + 1)
+        machine = Initiator(self._context, index=index, remote_static=attempt.static, liveness=liveness)
+        message = machine.start()
+        attempt.machine = machine
+        self._table.indices[index] = attempt
+        if attempt.static is None and machine.ephemeral_public is not None:
+            self._remember(machine.ephemeral_public)
+        return message
+
+    def _wait(self, attempt: Attempt) -> float:
+        """Jitter, so that two hosts whose tries cross do not cross for ever."""
+        timing = self._timing
+        base = timing.retries[min(attempt.tries, len(timing.retries) - 1)]
+        attempt.tries += 1
+        return base * (1 + self._rng.uniform(0, timing.retry_jitter))
+
+    def _release(self, attempt: Attempt) -> None:
+        """The index of the last try is free again, unless its keys have it now."""
+        machine, attempt.machine = attempt.machine, None
+        if machine is not None and self._table.indices.get(machine.index) is attempt:
+            del self._table.indices[machine.index]
+
+    def _fail(self, attempt: Attempt, reason: FailReason) -> None:
+        self.end(attempt)
+        endpoint = attempt.endpoints[0] if attempt.endpoints else None
+        self._report(HandshakeFailed(peer=attempt.peer, endpoint=endpoint, reason=reason))
+        peer = None if attempt.peer is None else self._table.peers.get(attempt.peer)
+        if peer is not None:
+            self._table.tidy(peer)
+
+    def _report(self, failure: HandshakeFailed) -> None:
+        self._table.events.append(failure)

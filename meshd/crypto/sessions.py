@@ -1,0 +1,338 @@
+"""All data sessions of one host, sans-IO: who is asked for keys, who is answered, when keys are renewed.
+
+    connect, bootstrap, renew, forget     what the owner wants
+    receive(datagram)                     types 1, 2, 5, 6, 7; a drop is counted under its reason and never answered
+    confirm(index)                        the engine opened a first datagram under a receive key
+    next_deadline, handle_timer           retries, rekeys, expiry
+    next_event, poll_transmit             what comes of it: carry out the events first, see `events`
+
+Order of a received datagram: form, mac1 (`wire`), our own coming back, then by type: 1 and 5 open a handshake, the others must
+carry the index of one that waits for them. A type 1 is answered if its static key has a record (`lookup`) and its liveness is
+above the last accepted of that peer: a copy of it, however late, is met with silence. A type 5 is anonymous; the last
+SEEN_BOOTSTRAPS of them are remembered, for the same end.
+
+Crossing handshakes may both complete; both keys then work (see `session`). A handshake of our own ends early once a newer key
+from the other side is confirmed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from meshd.crypto.aead import Buffer
+from meshd.crypto.events import Event, FailReason, HandshakeFailed
+from meshd.crypto.handshake import Context, Established, Responder
+from meshd.crypto.identity import Identity, Verifier, host_id_of, verify_signature
+from meshd.crypto.meshkey import MeshKey
+from meshd.crypto.noise import DH_SIZE, Entropy
+from meshd.crypto.outgoing import MAX_ENDPOINTS, Attempt, Outgoing
+from meshd.crypto.session import KeyPair, Timing
+from meshd.crypto.table import MAX_PEERS, Peer, SessionTable, SessionTimers, Timer
+from meshd.crypto.timers import Timers
+from meshd.crypto.wire import Liveness, Message, MessageType, Rejected
+from meshd.drops import DropCounters, DropReason
+from meshd.errors import LocalProtocolError
+from meshd.ids import Endpoint, HostId
+
+__all__ = ["MAX_HALF_OPEN", "MAX_LIVENESSES", "MAX_OUTBOX", "SEEN_BOOTSTRAPS", "Sessions"]
+
+MAX_HALF_OPEN = 64  # type 5 answered, type 7 not yet here
+MAX_LIVENESSES = MAX_PEERS
+MAX_OUTBOX = 4096  # datagrams between two calls of poll_transmit
+SEEN_BOOTSTRAPS = 1024
+
+
+class Sessions:
+    """`lookup`: static key -> peer, from records. `sealed`: how many datagrams were sealed under a peer's present send key.
+
+    `boot`: the persisted counter that was raised at this start.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        mesh: MeshKey,
+        entropy: Entropy,
+        rng: random.Random,
+        boot: int,
+        lookup: Callable[[bytes], HostId | None],
+        sealed: Callable[[HostId], int],
+        drops: DropCounters,
+        timing: Timing | None = None,
+        verifier: Verifier = verify_signature,
+    ) -> None:
+        self._own = identity.host_id
+        self._timing = timing = timing if timing is not None else Timing()
+        self._lookup = lookup
+        self._sealed = sealed
+        self._drops = drops
+        self._outbox: list[tuple[bytes, Endpoint]] = []
+        self._half_open = 0
+        self._heard: OrderedDict[HostId, Liveness] = OrderedDict()
+        self._seen: OrderedDict[bytes, DropReason] = OrderedDict()  # ephemeral key of a type 5 -> what a copy of it is
+        self._timers: SessionTimers = Timers()
+        self._context = Context(identity, mesh, entropy, verifier)
+        self._table = SessionTable(
+            suite=mesh.suite,
+            timing=timing,
+            timers=self._timers,
+            entropy=entropy,
+            rng=rng,
+            busy=self.handshaking,
+        )
+        self._outgoing = Outgoing(
+            context=self._context,
+            table=self._table,
+            timing=timing,
+            timers=self._timers,
+            rng=rng,
+            boot=boot,
+            send=self._send,
+            remember=self._remember_own,
+        )
+        self._polling = False
+
+    # what the owner wants
+
+    def connect(self, peer: HostId, static: bytes, endpoints: Sequence[Endpoint], now: float) -> None:
+        """See that there is a session with this peer; while there is one, only take note of key and endpoints."""
+        if peer == self._own:
+            raise LocalProtocolError("a session with ourselves")
+        try:
+            state = self._table.peer(peer, static)
+        except Rejected:
+            self._table.events.append(HandshakeFailed(peer=peer, endpoint=None, reason=FailReason.TABLE_FULL))
+            return
+        state.static = static
+        state.endpoints = tuple(endpoints)[:MAX_ENDPOINTS]
+        attempt = self._outgoing.find(peer)
+        if attempt is not None:
+            attempt.static, attempt.endpoints = static, state.endpoints
+        elif state.slots.current is None:
+            self._outgoing.start(state, now)
+
+    def renew(self, peer: HostId, now: float) -> None:
+        """Make new keys although there are some: the path has gone quiet, perhaps the peer restarted and has lost its own."""
+        state = self._table.peers.get(peer)
+        if state is not None and not self.handshaking(peer):
+            self._outgoing.start(state, now)
+
+    def bootstrap(self, endpoint: Endpoint, now: float) -> None:
+        """Ask whoever is behind this address who it is, and for keys."""
+        if self._outgoing.find(endpoint) is None:
+            self._outgoing.bootstrap(endpoint, now)
+
+    def cancel_bootstrap(self, endpoint: Endpoint) -> None:
+        attempt = self._outgoing.find(endpoint)
+        if attempt is not None:
+            self._outgoing.end(attempt)
+
+    def forget(self, peer: HostId) -> None:
+        """Drop all keys and any handshake. The last liveness stays known: what it refused, it refuses still."""
+        attempt = self._outgoing.find(peer)
+        if attempt is not None:
+            self._outgoing.end(attempt)
+        state = self._table.peers.get(peer)
+        if state is not None:
+            self._table.apply(state, state.slots.clear(), reason=FailReason.FORGOTTEN)
+
+    # what comes in
+
+    def receive(self, datagram: Buffer, source: Endpoint, now: float) -> DropReason | None:
+        """One datagram of a handshake type (borrowed until the return). Returns, and has counted, why it was dropped."""
+        try:
+            message = self._context.read(datagram)
+            if message.sender in self._table.indices:
+                raise Rejected(DropReason.REFLECTED)
+            match message.type:
+                case MessageType.INIT:
+                    self._receive_init(message, source, now)
+                case MessageType.BOOTSTRAP_INIT:
+                    self._receive_bootstrap(message, source, now)
+                case MessageType.BOOTSTRAP_FINISH:
+                    self._receive_finish(message, source, now)
+                case _:
+                    self._receive_answer(message, source, now)
+        except Rejected as rejected:
+            self._drops.add(rejected.reason)
+            return rejected.reason
+        return None
+
+    def confirm(self, index: int, now: float) -> None:
+        """The engine has opened a first datagram under this receive key."""
+        peer = self._table.indices.get(index)
+        if not isinstance(peer, Peer):
+            return  # removed meanwhile
+        self._outgoing.confirmed(index)
+        became_current = self._table.confirm(peer, index, now)
+        attempt = self._outgoing.find(peer.id)
+        if became_current and attempt is not None:
+            self._outgoing.end(attempt)
+
+    # time
+
+    def next_deadline(self) -> float | None:
+        return self._timers.next()
+
+    def handle_timer(self, now: float) -> None:
+        while (due := self._timers.pop_due(now)) is not None:
+            match due:
+                case (Timer.RETRY, (bytes() | Endpoint()) as target):
+                    attempt = self._outgoing.find(target)
+                    if attempt is not None:
+                        self._outgoing.retry(attempt, now)
+                case (Timer.EXPIRE, bytes() as peer):
+                    state = self._table.peers[peer]
+                    self._table.apply(state, state.slots.expire(now))
+                case (Timer.REKEY, bytes() as peer):
+                    self._check_counts(self._table.peers[peer], now)
+                case (Timer.HALF_OPEN, int() as index):
+                    del self._table.indices[index]
+                    self._half_open -= 1
+                case _:
+                    self._poll_counts(now)
+
+    # what comes of it
+
+    def next_event(self) -> Event | None:
+        events = self._table.events
+        return events.popleft() if events else None
+
+    def poll_transmit(self) -> list[tuple[bytes, Endpoint]]:
+        """The datagrams to send now, after the events that came before them."""
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def keypair(self, peer: HostId) -> KeyPair | None:
+        """What is sealed under for this peer, for status."""
+        state = self._table.peers.get(peer)
+        return None if state is None else state.slots.current
+
+    def handshaking(self, peer: HostId) -> bool:
+        return self._outgoing.find(peer) is not None
+
+    # receiving, by type
+
+    def _receive_init(self, message: Message, source: Endpoint, now: float) -> None:
+        responder = Responder(self._context, allocate=self._table.free_index, authorize=self._authorize)
+        reply = responder.receive(message)
+        established = responder.established
+        peer = None if established is None else self._lookup(established.remote_static)
+        if reply is None or established is None or established.liveness is None or peer is None:
+            raise LocalProtocolError("an authorized type 1 is answered at once")
+        self._heard[peer] = established.liveness
+        self._heard.move_to_end(peer)
+        if len(self._heard) > MAX_LIVENESSES:
+            # A copy of a forgotten peer's type 1 costs one reply and a key that nobody can use.
+            self._heard.popitem(last=False)
+        self._install(self._table.peer(peer, established.remote_static), established, source, now, may_send=False)
+        self._send(reply, source)
+
+    def _authorize(self, static: bytes, liveness: Liveness) -> DropReason | None:
+        peer = self._lookup(static)
+        if peer is None:
+            return DropReason.UNKNOWN_PEER
+        if peer == self._own:
+            return DropReason.REFLECTED
+        last = self._heard.get(peer)
+        if last is not None and liveness <= last:
+            return DropReason.STALE_HANDSHAKE
+        return None if self._table.has_room(peer) else DropReason.TABLE_FULL
+
+    def _receive_bootstrap(self, message: Message, source: Endpoint, now: float) -> None:
+        ephemeral = message.noise[:DH_SIZE]
+        if ephemeral in self._seen:
+            raise Rejected(self._seen[ephemeral])
+        if self._half_open >= MAX_HALF_OPEN:
+            raise Rejected(DropReason.TABLE_FULL)
+        responder = Responder(self._context, allocate=self._table.free_index, authorize=self._authorize)
+        reply = responder.receive(message)
+        if reply is None:
+            raise LocalProtocolError("a type 5 is answered at once")
+        self._remember(ephemeral, DropReason.REPLAYED)
+        self._table.indices[responder.index] = responder
+        self._half_open += 1
+        self._timers.set((Timer.HALF_OPEN, responder.index), now + self._timing.half_open_s)
+        self._send(reply, source)
+
+    def _receive_finish(self, message: Message, source: Endpoint, now: float) -> None:
+        responder = self._table.indices.get(message.receiver)
+        if not isinstance(responder, Responder):
+            raise Rejected(DropReason.UNEXPECTED_HANDSHAKE)
+        responder.receive(message)
+        established = responder.established
+        if established is None:
+            raise LocalProtocolError("a type 7 ends a handshake")
+        self._timers.cancel((Timer.HALF_OPEN, responder.index))
+        self._half_open -= 1
+        del self._table.indices[responder.index]
+        self._install(self._peer_of_identity(established), established, source, now, may_send=True)
+
+    def _receive_answer(self, message: Message, source: Endpoint, now: float) -> None:
+        attempt = self._table.indices.get(message.receiver)
+        if not isinstance(attempt, Attempt):
+            raise Rejected(DropReason.UNEXPECTED_HANDSHAKE)
+        established, confirmed = self._outgoing.receive(attempt, message, now)
+        if attempt.peer is not None:
+            peer = self._table.peer(attempt.peer, established.remote_static)
+        else:
+            try:
+                peer = self._peer_of_identity(established)
+            except Rejected:
+                self._outgoing.end(attempt)
+                raise
+        self._install(peer, established, source, now, may_send=confirmed)
+        if not confirmed:
+            self._outgoing.retry(attempt, now)  # sends the type 7
+
+    def _peer_of_identity(self, established: Established) -> Peer:
+        if established.remote_identity is None:
+            raise LocalProtocolError("an XX handshake proves an identity")
+        peer = host_id_of(established.remote_identity)
+        if peer == self._own:
+            raise Rejected(DropReason.REFLECTED)  # a clone: another host with our identity file
+        return self._table.peer(peer, established.remote_static)
+
+    def _install(self, peer: Peer, keys: Established, source: Endpoint, now: float, *, may_send: bool) -> None:
+        self._table.install(peer, keys, source, now, may_send=may_send)
+        if not self._polling:
+            self._polling = True
+            self._timers.set((Timer.COUNTS, None), now + self._timing.poll_s)
+
+    # renewing
+
+    def _poll_counts(self, now: float) -> None:
+        for peer in list(self._table.peers.values()):
+            self._check_counts(peer, now)
+        self._polling = bool(self._table.peers)
+        if self._polling:
+            self._timers.set((Timer.COUNTS, None), now + self._timing.poll_s)
+
+    def _check_counts(self, peer: Peer, now: float) -> None:
+        """Time or count has come for a new key, if the present one has sealed anything."""
+        if peer.slots.current is None:
+            return
+        sealed = self._sealed(peer.id)
+        if peer.slots.rekey_due(now, sealed) and not self.handshaking(peer.id):
+            self._outgoing.start(peer, now)
+        if sealed >= self._timing.refuse_datagrams:
+            self._table.apply(peer, peer.slots.refuse(), reason=FailReason.USED_UP)
+
+    # bookkeeping
+
+    def _send(self, datagram: bytes, endpoint: Endpoint) -> None:
+        if len(self._outbox) >= MAX_OUTBOX:
+            self._drops.add(DropReason.QUEUE_FULL)
+            return
+        self._outbox.append((datagram, endpoint))
+
+    def _remember_own(self, ephemeral: bytes) -> None:
+        self._remember(ephemeral, DropReason.REFLECTED)
+
+    def _remember(self, ephemeral: bytes, copy_is: DropReason) -> None:
+        self._seen[ephemeral] = copy_is
+        if len(self._seen) > SEEN_BOOTSTRAPS:
+            self._seen.popitem(last=False)
