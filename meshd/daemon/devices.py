@@ -151,7 +151,15 @@ def _make(ipr: IPRoute, devices: Devices, mac: Mac, mtu: int) -> None:
     name = tap_name(devices.bridge)
     devices.tap = open_tap(name)
     join_tap(ipr, name, devices.bridge, mtu)
-    ensure_rules(devices.bridge)
+    _allow_forwarding(devices.bridge)
+
+
+def _allow_forwarding(bridge: str) -> None:
+    """A firewall that cannot be asked costs a warning: on many hosts bridged frames never meet it."""
+    try:
+        ensure_rules(bridge)
+    except OSError as error:
+        _log.warning("cannot add the firewall rule for %s: %s", bridge, error)
 
 
 def join_tap(ipr: IPRoute, name: str, bridge: str, mtu: int) -> None:
@@ -165,7 +173,7 @@ def restore_bridge(ipr: IPRoute, bridge: str, mac: Mac, mtu: int, tap: str) -> b
     ensure_bridge(ipr, bridge, mac, mtu)
     for end in host_ends(ipr, bridge):
         enslave(ipr, end, bridge)
-    ensure_rules(bridge)
+    _allow_forwarding(bridge)
     if find_link(ipr, tap) is None:
         return False
     join_tap(ipr, tap, bridge, mtu)

@@ -1,0 +1,130 @@
+"""The end of a router: `stop` ends the process and leaves the containers connected on this host; `reset` removes every trace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+
+from pyroute2 import IPRoute
+
+from meshd.capture.bridge import remove_bridge
+from meshd.capture.firewall import remove_rules
+from meshd.capture.links import delete_link
+from meshd.capture.netlink import Netlink
+from meshd.capture.veth import host_ends
+from meshd.config import DEFAULT_BRIDGE, Paths
+from meshd.control.client import ControlClient
+from meshd.daemon.options import options_file
+from meshd.daemon.preflight import tap_name
+from meshd.daemon.state import State
+from meshd.daemon.supervise import lock_is_free
+from meshd.errors import UserError
+
+__all__ = ["reset", "stop"]
+
+STOP_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 3.0
+_POLL_S = 0.02
+
+
+def stop(paths: Paths) -> bool:
+    """End the router in order; False: none was running. Raises UserError when it can be ended neither so nor by force."""
+    if lock_is_free(paths.lock):
+        return False
+    with contextlib.suppress(UserError):
+        ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).stop()
+    if not _wait(lambda: lock_is_free(paths.lock), STOP_TIMEOUT_S):
+        _end_by_force(paths)
+    _clear_run_files(paths)
+    return True
+
+
+def _end_by_force(paths: Paths) -> None:
+    """A router that does not answer: its supervisor first, or it would start another."""
+    for file in (paths.supervisor_pid_file, paths.pid_file):
+        _signal(file, signal.SIGTERM)
+    if _wait(lambda: lock_is_free(paths.lock), KILL_TIMEOUT_S):
+        return
+    for file in (paths.supervisor_pid_file, paths.pid_file):
+        _signal(file, signal.SIGKILL)
+    if not _wait(lambda: lock_is_free(paths.lock), KILL_TIMEOUT_S):
+        raise UserError(f"the router in {paths.run} does not end", hint=f"see {paths.log}")
+
+
+def _signal(file: os.PathLike[str], number: signal.Signals) -> None:
+    with contextlib.suppress(OSError, ValueError), open(file) as handle:
+        os.kill(int(handle.read()), number)
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _clear_run_files(paths: Paths) -> None:
+    for file in (paths.lock, paths.pid_file, paths.supervisor_pid_file, paths.socket):
+        file.unlink(missing_ok=True)
+
+
+def reset(paths: Paths, *, force: bool = False) -> bool:
+    """Stop, then remove bridge, containers' interfaces, firewall rule, identity, key and state. False: nothing was there.
+
+    Raises UserError for a router that does not answer, unless `force`.
+    """
+    if not lock_is_free(paths.lock) and not force:
+        ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).ready()
+    stop(paths)
+    bridge = _bridge_of(paths)
+    existed = paths.db.exists()
+    if bridge:
+        _remove_devices(bridge)
+    shutil.rmtree(paths.db, ignore_errors=True)
+    for file in (options_file(paths.run), paths.log, paths.lock):
+        file.unlink(missing_ok=True)
+    for folder in (paths.run, paths.state):
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only an empty one: MESHD_DIR may be the user's own
+    return existed
+
+
+def _bridge_of(paths: Paths) -> str:
+    """The bridge that this router made; the default one where its state cannot tell any more."""
+    if not paths.database.exists():
+        return ""
+    try:
+        state = State(paths.database)
+        try:
+            return state.bridge
+        finally:
+            state.close()
+    except (OSError, sqlite3.Error, UserError):
+        return DEFAULT_BRIDGE
+
+
+def _remove_devices(bridge: str) -> None:
+    def remove(ipr: IPRoute) -> None:
+        for end in host_ends(ipr, bridge):
+            delete_link(ipr, end)
+        delete_link(ipr, tap_name(bridge))
+        remove_bridge(ipr, bridge)
+
+    netlink = Netlink()
+    try:
+        netlink.call_sync(remove)
+    except OSError as error:
+        raise UserError(
+            f"cannot remove the bridge {bridge}: {os.strerror(error.errno or 0).lower()}", hint="run it as root"
+        ) from error
+    finally:
+        netlink.close()
+    with contextlib.suppress(OSError):
+        remove_rules(bridge)
