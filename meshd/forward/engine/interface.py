@@ -59,16 +59,10 @@ class Verdict(NamedTuple):
     cached: bool = True
 
 
-class Received(NamedTuple):
-    """One read from a datagram port: `data` holds datagrams of `segment_size` bytes each, the last one may be shorter.
-
-    `data` is borrowed until the next read. `overflow` is the port's count of datagrams that the kernel dropped, so far.
-    """
-
-    data: memoryview
-    segment_size: int
-    source: Endpoint
-    overflow: int
+# One read from a datagram port: (data, segment_size, source, overflow). `data` holds datagrams of `segment_size` bytes each, the
+# last one may be shorter; it is borrowed until the next read and never empty. `overflow` is the port's count of datagrams that the
+# kernel dropped, so far. A plain tuple, so that the ports of meshd.net and meshd.testing need not know this module.
+Received = tuple[memoryview, int, Endpoint, int]
 
 
 class FramePort(Protocol):
@@ -77,7 +71,10 @@ class FramePort(Protocol):
     def fileno(self) -> int: ...
 
     def read(self) -> memoryview | None:
-        """vnet_hdr + frame, borrowed until the next read; None when there is nothing to read. Raises OSError (adapter)."""
+        """vnet_hdr + frame in a writable buffer, borrowed until the next read: the engine cuts super-frames in place.
+
+        None when there is nothing to read. Raises OSError (adapter).
+        """
         ...
 
     def write(self, parts: Sequence[Buffer]) -> bool:

@@ -1,0 +1,196 @@
+"""The python engine: the packet path in readable Python on the standard library and `cryptography`.
+
+It is the reference that the native engine is tested against, and serves where no compiler is. This file holds the tables and
+the pumps; the packet path is outbound.py and inbound.py, in packet order. Everything runs on the loop's thread, one call chain
+for each wake-up. Frames of one wake-up are sent in its end at the latest: nothing is ever held back for more to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from meshd.crypto.aead import AeadFactory, Suite, new_aead
+from meshd.drops import DropCounters, DropReason
+from meshd.errors import LocalProtocolError
+from meshd.forward.engine.asking import SEGMENT, Asking
+from meshd.forward.engine.inbound import Inbound
+from meshd.forward.engine.interface import DatagramPort, FlowView, FramePort, PeerCounters, Upcalls
+from meshd.forward.engine.outbound import Outbound
+from meshd.forward.engine.tables import MAX_RECEIVE_KEYS, Flow, Peer, ReceiveKey, SendKey
+from meshd.forward.header import FLAG_VOUCHED, data_header_head
+from meshd.forward.slots import FIRST_PEER, MAX_PEERS
+from meshd.ids import Endpoint, Mac, ShortId, SlotId
+
+__all__ = ["PUMP_BYTES", "PUMP_SECONDS", "PythonEngine"]
+
+PUMP_SECONDS = 0.001
+PUMP_BYTES = 1 << 20
+
+
+class PythonEngine:
+    """See `interface.Engine`. `boot`: the low 32 bits of this host's boot counter, for its floods. `clock`: monotonic seconds."""
+
+    name = "python"
+
+    def __init__(
+        self,
+        frames: FramePort,
+        ports: Sequence[DatagramPort],
+        upcalls: Upcalls,
+        *,
+        origin: ShortId,
+        boot: int,
+        clock: Callable[[], float],
+        aead_factory: AeadFactory = new_aead,
+    ) -> None:
+        self.drops = DropCounters()
+        self._frames = frames
+        self._clock = clock
+        self._new_aead = aead_factory
+        self._peers: dict[SlotId, Peer] = {}
+        self._keys: dict[int, ReceiveKey] = {}
+        self._overflow: dict[int, int] = {}  # by address family: what the kernel had dropped at the last read
+        self._now = float("-inf")
+        self._asking = Asking(upcalls, self.drops, self._peer)
+        self._outbound = Outbound(self._asking, self.drops, ports, origin, boot & 0xFFFFFFFF)
+        self._inbound = Inbound(self._asking, self.drops, self._keys, self._outbound, frames, origin)
+
+    # tables
+
+    def set_send_key(self, peer: SlotId, suite: Suite, key: bytes, receiver_index: int) -> None:
+        state = self._peer(peer)
+        if state.send_key is not None and state.send_key.secret == key:
+            raise LocalProtocolError("the key is in use already: its nonces would start again")
+        self._outbound.flush()
+        state.send_key = SendKey(
+            self._new_aead(suite, key).seal,
+            key,
+            data_header_head(0, SEGMENT, receiver_index),
+            data_header_head(FLAG_VOUCHED, SEGMENT, receiver_index),
+        )
+        state.counters.data_out = 0
+        self._outbound.release(state, self._now)
+
+    def drop_send_key(self, peer: SlotId) -> None:
+        self._outbound.flush()
+        self._peer(peer).send_key = None
+
+    def set_path(self, peer: SlotId, endpoint: Endpoint | None, max_datagram: int) -> None:
+        state = self._peer(peer)
+        state.path_set = True
+        state.endpoint = endpoint
+        state.port = None if endpoint is None else self._outbound.port_for(endpoint)
+        state.max_datagram = max_datagram
+        self._outbound.release(state, self._now)
+
+    def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes) -> None:
+        """Raises LocalProtocolError for an index in use, or when MAX_RECEIVE_KEYS are there."""
+        if index in self._keys or len(self._keys) >= MAX_RECEIVE_KEYS:
+            raise LocalProtocolError(f"no room for receive key {index:#x}: the index is in use, or the table is full")
+        self._keys[index] = ReceiveKey(index, self._peer(peer), self._new_aead(suite, key).open)
+
+    def drop_receive_key(self, index: int) -> None:
+        key = self._keys.pop(index, None)
+        if key is not None:
+            _account(key)
+
+    def void_flows(self, mac: Mac | None = None) -> int:
+        return self._asking.void_flows(mac)
+
+    def void_trees(self) -> None:
+        self._asking.void_trees()
+
+    # what the node sends itself
+
+    def send_control(self, peer: SlotId, body: bytes, endpoint: Endpoint | None = None) -> bool:
+        return self._outbound.control(self._peer(peer), body, endpoint)
+
+    def send_datagram(self, data: bytes, endpoint: Endpoint) -> None:
+        self._outbound.datagram((data,), endpoint)
+
+    # the packet path
+
+    def pump_frames(self, now: float) -> bool:
+        """Raises OSError when the frame port does (EBADFD: the device is gone); what was read before has been sent."""
+        self._now = now
+        read, capture = self._frames.read, self._outbound.capture
+        deadline, budget = self._clock() + PUMP_SECONDS, PUMP_BYTES
+        try:
+            while budget > 0:
+                data = read()
+                if data is None:
+                    return False
+                budget -= len(data)
+                capture(data, now)
+                if self._clock() >= deadline:
+                    return True
+            return True
+        finally:
+            self._outbound.flush()
+
+    def pump_datagrams(self, port: DatagramPort, now: float) -> bool:
+        self._now = now
+        receive, take = port.receive, self._inbound.receive
+        deadline, budget = self._clock() + PUMP_SECONDS, PUMP_BYTES
+        try:
+            while budget > 0:
+                received = receive()
+                if received is None:
+                    return False
+                budget -= len(received[0])
+                self._count_overflow(port, received[3])
+                take(received, now)
+                if self._clock() >= deadline:
+                    return True
+            return True
+        finally:
+            self._inbound.flush()
+
+    # what it has seen
+
+    def peer_counters(self) -> Mapping[SlotId, PeerCounters]:
+        for key in self._keys.values():
+            _account(key)
+        return {slot: peer.counters for slot, peer in self._peers.items()}
+
+    def flows(self) -> Sequence[FlowView]:
+        outbound = [_view(flow, key, None) for key, flow in self._asking.outbound.flows.items()]
+        return outbound + [_view(flow, key, slot) for (slot, key), flow in self._asking.inbound.flows.items()]
+
+    # inside
+
+    def _peer(self, slot: SlotId) -> Peer:
+        peer = self._peers.get(slot)
+        if peer is None:
+            if not FIRST_PEER <= slot < FIRST_PEER + MAX_PEERS:
+                raise LocalProtocolError(f"slot {slot} is no peer's")
+            peer = self._peers[slot] = Peer(slot)
+        return peer
+
+    def _count_overflow(self, port: DatagramPort, overflow: int) -> None:
+        before = self._overflow.get(port.family, 0)
+        if overflow != before:
+            self._overflow[port.family] = overflow
+            self.drops.add(DropReason.KERNEL_UDP, (overflow - before) & 0xFFFFFFFF)
+
+
+def _account(key: ReceiveKey) -> None:
+    """Move what came in under a key since the last time to the peer's counters: not done per datagram."""
+    counters, received = key.peer.counters, key.window.received
+    counters.datagrams_in += received - key.accounted
+    counters.bytes_in += key.bytes
+    key.accounted, key.bytes = received, 0
+
+
+def _view(flow: Flow, addresses: bytes, source: SlotId | None) -> FlowView:
+    return FlowView(
+        outbound=source is None,
+        source_slot=source,
+        segment=SEGMENT,
+        source=Mac(addresses[6:]),
+        destination=Mac(addresses[:6]),
+        slot=flow.slot,
+        frames=flow.frames,
+        bytes=flow.bytes,
+        last_used=flow.last_used,
+    )

@@ -1,0 +1,158 @@
+"""What the python engine looks up: peers by slot, receive keys by index, flows by addresses. All bounded, all plain objects.
+
+Flows are kept least recently used first; when MAX_FLOWS are there the oldest one goes, and should it still live its next frame
+is one more upcall. Evicting can only cost time, refusing would cut off honest flows because of one that invents addresses.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from typing import Generic, NamedTuple, TypeVar
+
+from meshd.crypto.replay import ReplayWindow
+from meshd.forward.engine.interface import Buffer, DatagramPort, PeerCounters
+from meshd.ids import Endpoint, SlotId
+
+__all__ = [
+    "AGGREGATE_LIMIT",
+    "MAX_FLOWS",
+    "MAX_KEY_DATAGRAMS",
+    "MAX_RECEIVE_KEYS",
+    "MAX_WAITING_BYTES",
+    "MAX_WAITING_FRAMES",
+    "Flow",
+    "FlowTable",
+    "Peer",
+    "ReceiveKey",
+    "SendKey",
+    "Waiting",
+]
+
+MAX_FLOWS = 65536  # in each direction
+MAX_WAITING_FRAMES = 64  # for a session, a peer
+MAX_WAITING_BYTES = 256 * 1024
+MAX_KEY_DATAGRAMS = 1 << 28  # twice the number at which the session rekeys; then the key is refused (KEY_EXPIRED)
+MAX_RECEIVE_KEYS = 3 * 4096  # previous, current and next of every peer
+AGGREGATE_LIMIT = 1280  # UDP payload of small frames sent together: what every IPv6 path carries, less its headers
+
+Operation = Callable[[bytes, Buffer, Buffer], bytes]
+K = TypeVar("K", bound=Hashable)
+
+
+class SendKey:
+    """A key to seal with, and the next counter under it."""
+
+    __slots__ = ("counter", "head", "head_vouched", "seal", "secret")
+
+    def __init__(self, seal: Operation, secret: bytes, head: bytes, head_vouched: bytes) -> None:
+        self.seal = seal
+        self.secret = secret  # only to refuse the same key twice; never shown
+        self.head = head  # the datagram header without its counter
+        self.head_vouched = head_vouched
+        self.counter = 0
+
+
+class ReceiveKey:
+    """A key to open with. `first` until something authentic has come in under it."""
+
+    __slots__ = ("accounted", "bytes", "first", "index", "open", "peer", "window")
+
+    def __init__(self, index: int, peer: Peer, open_: Operation) -> None:
+        self.index = index
+        self.peer = peer
+        self.open = open_
+        self.window = ReplayWindow()
+        self.bytes = 0  # of the datagrams that came in since the counters were read
+        self.accounted = 0  # of `window.received`, how many the counters have
+        self.first = True
+
+
+class Waiting(NamedTuple):
+    """What waits for a session: a captured frame with its vnet header, or an entry that is ready to be sealed."""
+
+    data: bytes
+    captured: bool
+    vouched: bool
+
+
+class Peer:
+    """All that hangs below one peer's slot."""
+
+    __slots__ = (
+        "aggregate",
+        "aggregate_frames",
+        "aggregate_size",
+        "aggregate_vouched",
+        "counters",
+        "endpoint",
+        "max_datagram",
+        "outbox",
+        "outbox_size",
+        "outbox_total",
+        "path_set",
+        "port",
+        "send_key",
+        "slot",
+        "waiting",
+        "waiting_bytes",
+        "wanted_at",
+    )
+
+    def __init__(self, slot: SlotId) -> None:
+        self.slot = slot
+        self.counters = PeerCounters()
+        self.send_key: SendKey | None = None
+        self.path_set = False
+        self.endpoint: Endpoint | None = None
+        self.port: DatagramPort | None = None
+        self.max_datagram = 0
+        # small frames of this wake-up, not sealed yet
+        self.aggregate: list[bytes] = []
+        self.aggregate_frames = 0
+        self.aggregate_size = 0
+        self.aggregate_vouched = False
+        # sealed datagrams of this wake-up: header and ciphertext alternate; all of outbox_size but the last
+        self.outbox: list[bytes] = []
+        self.outbox_size = 0
+        self.outbox_total = 0
+        self.waiting: deque[Waiting] = deque()
+        self.waiting_bytes = 0
+        self.wanted_at = float("-inf")
+
+
+class Flow:
+    """A cached verdict and what went by under it. `peer` is set where frames go to one peer."""
+
+    __slots__ = ("bytes", "frames", "last_used", "peer", "slot")
+
+    def __init__(self, slot: SlotId, peer: Peer | None) -> None:
+        self.slot = slot
+        self.peer = peer
+        self.frames = 0
+        self.bytes = 0
+        self.last_used = float("-inf")
+
+
+class FlowTable(Generic[K]):
+    """Flows by key, least recently used first."""
+
+    __slots__ = ("_limit", "flows", "get", "use")
+
+    def __init__(self, limit: int = MAX_FLOWS) -> None:
+        self._limit = limit
+        self.flows: OrderedDict[K, Flow] = OrderedDict()
+        self.get = self.flows.get
+        self.use = self.flows.move_to_end
+
+    def add(self, key: K, flow: Flow) -> None:
+        if len(self.flows) >= self._limit:
+            self.flows.popitem(last=False)
+        self.flows[key] = flow
+
+    def void(self, matches: Callable[[K], bool]) -> int:
+        """Forget the flows whose key matches; returns how many."""
+        keys = [key for key in self.flows if matches(key)]
+        for key in keys:
+            del self.flows[key]
+        return len(keys)

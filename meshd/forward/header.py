@@ -1,0 +1,93 @@
+"""The outer header of every datagram, and the sealed form of type 4. Every header byte is authenticated.
+
+    0        1        2        3        4                 8                                16
+    +--------+--------+-----------------+-----------------+---------------------------------+-------------+---------+
+    |ver|type| flags  | segment LE      | receiver index  | counter LE                      | ciphertext  | tag 16  |
+    +--------+--------+-----------------+-----------------+---------------------------------+-------------+---------+
+     all types                           type 4 only
+
+The first 16 bytes are the associated data; the nonce is four zero bytes and the counter. Type numbers are append-only; a layout
+of fixed length is extended by a new type, never by a longer datagram (docs/protocol.md, "Datagrams";
+tests/vectors/datagram.json).
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import NamedTuple
+
+from meshd.errors import DecodeError
+
+__all__ = [
+    "COMMON_SIZE",
+    "DATA_HEADER_SIZE",
+    "DATA_OVERHEAD",
+    "FLAG_VOUCHED",
+    "NONCE_PREFIX",
+    "TAG_SIZE",
+    "VERSION",
+    "DataHeader",
+    "DatagramType",
+    "data_header_head",
+    "decode_data_header",
+    "encode_data_header",
+]
+
+VERSION = 1
+COMMON_SIZE = 4
+DATA_HEADER_SIZE = 16
+TAG_SIZE = 16
+DATA_OVERHEAD = DATA_HEADER_SIZE + TAG_SIZE
+NONCE_PREFIX = bytes(4)
+
+FLAG_VOUCHED = (
+    0x01  # type 4: the frames inside carry a pseudo-header-only L4 checksum that the sender's kernel vouched for
+)
+
+
+@enum.unique
+class DatagramType(enum.IntEnum):
+    """The low four bits of the first byte. Append only."""
+
+    INIT = 1
+    RESPONSE = 2
+    COOKIE = 3
+    DATA = 4
+    BOOTSTRAP_1 = 5
+    BOOTSTRAP_2 = 6
+    BOOTSTRAP_3 = 7
+    RELAY = 8
+
+
+class DataHeader(NamedTuple):
+    """The fields of a type 4 header; unknown flag bits are kept as they came."""
+
+    flags: int
+    segment: int
+    receiver: int  # index of the receiver's key
+    counter: int
+
+
+_DATA = struct.Struct("<BBHIQ")
+_HEAD = struct.Struct("<BBHI")
+_FIRST_BYTE = VERSION << 4 | DatagramType.DATA
+
+
+def encode_data_header(header: DataHeader) -> bytes:
+    return _DATA.pack(_FIRST_BYTE, header.flags, header.segment, header.receiver, header.counter)
+
+
+def data_header_head(flags: int, segment: int, index: int) -> bytes:
+    """All of the header but the counter: what stays the same under one key."""
+    return _HEAD.pack(_FIRST_BYTE, flags, segment, index)
+
+
+def decode_data_header(datagram: bytes | memoryview) -> DataHeader:
+    """The header of a type 4 datagram. Raises DecodeError for a short one, another version or another type."""
+    if len(datagram) < DATA_OVERHEAD:
+        raise DecodeError(f"{len(datagram)} bytes are no data datagram")
+    first, flags, segment, index, counter = _DATA.unpack_from(datagram)
+    if first != _FIRST_BYTE:
+        raise DecodeError(f"first byte {first:#04x} is not version {VERSION}, type {DatagramType.DATA.value}")
+    return DataHeader(flags, segment, index, counter)
