@@ -1,0 +1,26 @@
+"""One direction of a control link under one key: the counter is implied by the stream's order, so it is never sent."""
+
+from __future__ import annotations
+
+from meshd.crypto.aead import Aead, nonce
+
+__all__ = ["DirectionKey"]
+
+
+class DirectionKey:
+    __slots__ = ("_aead", "_counter")
+
+    def __init__(self, aead: Aead) -> None:
+        self._aead = aead
+        self._counter = 0
+
+    def seal(self, plaintext: bytes) -> bytes:
+        sealed = self._aead.seal(nonce(self._counter), plaintext, b"")
+        self._counter += 1
+        return sealed
+
+    def open(self, sealed: bytes) -> bytes:
+        """Raises cryptography.exceptions.InvalidTag."""
+        plaintext = self._aead.open(nonce(self._counter), sealed, b"")
+        self._counter += 1
+        return plaintext
