@@ -94,7 +94,9 @@ class ControlClient:
             ) from None
         except (HTTPException, ConnectionError):
             raise UserError(
-                "meshd ended before it answered", hint="its log says why", status=api.EXIT_NOT_RUNNING
+                "meshd closed the connection before it answered",
+                hint="it is ending or busy, see its log",
+                status=api.EXIT_NOT_RUNNING,
             ) from None
         finally:
             connection.close()

@@ -132,8 +132,8 @@ class _Gate:
 
     def admit(self, transport: asyncio.Transport) -> None:
         if len(self.server.connections) >= api.MAX_CLIENTS:
-            transport.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-            transport.close()
+            _log.warning("control socket: more than %d clients at one time, one was turned away", api.MAX_CLIENTS)
+            transport.abort()
             return
         loop = asyncio.get_running_loop()
         self._deadlines[transport] = loop.call_later(api.HEADER_TIMEOUT_S, self._expire, transport)

@@ -59,9 +59,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], paint: Callable[
     widths = [max(width(line[column]) for line in [header, *cells]) for column in range(len(header))]
     lines = []
     for number, line in enumerate([list(header), *cells]):
-        padded = [pad(cell, cells_wide) for cell, cells_wide in zip(line, widths, strict=True)]
-        padded[-1] = padded[-1].rstrip()
+        padded = [*map(pad, line[:-1], widths[:-1]), line[-1]]
         if paint is not None:
             padded = [paint(name if number else "", cell) for name, cell in zip(header, padded, strict=True)]
-        lines.append(_GAP.join(padded) + "\n")
+        lines.append(_GAP.join(padded).rstrip() + "\n")
     return "".join(lines)

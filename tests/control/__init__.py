@@ -1,0 +1,1 @@
+"""Tests of the control API: shapes, server and client, report and listings."""

@@ -1,0 +1,102 @@
+"""A control server on a real socket, in a thread with a loop of its own, with handlers that record what they were asked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvloop
+
+from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
+from meshd.control.server import ControlHandlers, serve
+from meshd.views import RouterView
+from tests.control.samples import CONTAINER_ID, router_view
+
+MAC = "9a:00:00:00:00:01"
+
+
+class FakeHandlers:
+    """`fail`: raised by every command. `held`: addresses that the container has already."""
+
+    def __init__(self, view: RouterView | None = None, *, fail: Exception | None = None) -> None:
+        self.calls: list[object] = []
+        self.shown = view or router_view()
+        self.fail = fail
+        self.is_ready = True
+        self.held: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+
+    def view(self) -> RouterView:
+        return self.shown
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def _record(self, call: object) -> None:
+        self.calls.append(call)
+        if self.fail is not None:
+            raise self.fail
+
+    async def attach(self, request: AttachRequest) -> AttachResult:
+        self._record(request)
+        addresses = request.addresses or self.held
+        return AttachResult(addresses=addresses, mac=MAC, id=CONTAINER_ID, notes=self.notes)
+
+    async def detach(self, request: DetachRequest) -> DetachResult:
+        self._record(request)
+        return DetachResult(addresses=request.addresses or self.held, id=CONTAINER_ID, notes=self.notes)
+
+    async def connect(self, peers: tuple[str, ...], replace: bool) -> None:
+        self._record(("connect", peers, replace))
+
+    async def forget(self, peers: tuple[str, ...]) -> None:
+        self._record(("forget", peers))
+
+    async def stop(self) -> None:
+        self._record("stop")
+
+
+@contextlib.contextmanager
+def running(
+    path: Path,
+    handlers: ControlHandlers,
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+) -> Iterator[None]:
+    """The server answers inside the block and its socket is gone after it."""
+    started = threading.Event()
+    failure: list[BaseException] = []
+    ending: list[Callable[[], object]] = []
+
+    async def server() -> None:
+        end = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        running_server = await serve(path, handlers)
+        ending.append(lambda: loop.call_soon_threadsafe(end.set))
+        started.set()
+        await end.wait()
+        await running_server.cleanup()
+
+    def body() -> None:
+        try:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(server())
+        except BaseException as error:  # told to the test below
+            failure.append(error)
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=body, name="control server")
+    thread.start()
+    started.wait()
+    try:
+        if not failure:
+            yield
+    finally:
+        for end in ending:
+            end()
+        thread.join()
+        if failure:
+            raise failure[0]
