@@ -78,14 +78,20 @@ def test_a_skipped_file_fails_in_ci(tmp_path: Path) -> None:
 def test_a_process_left_behind_is_found_however_far_it_detached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "this run")
     before = Snapshot.take(VARIABLE)
-    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
+        # Popen returns when exec has begun; what comes back through it proves that cat runs, with its environment in place.
+        process.stdin.write(b"ready\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"ready\n"
         left = before.leftovers(only_ours=True, grace=0)
-        assert left.processes == {f"{process.pid} sleep 60"}
-        assert f"processes: {process.pid} sleep 60" in str(left)
+        assert left.processes == {f"{process.pid} cat"}
+        assert f"processes: {process.pid} cat" in str(left)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     assert not before.leftovers(only_ours=True)
 
 
