@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from random import Random
 
 import pytest
@@ -51,7 +52,7 @@ def test_the_first_message_of_a_link_is_hello_with_the_own_log() -> None:
 
 def test_a_change_crosses_a_line_of_hosts_without_a_timer() -> None:
     mesh = Mesh(NAMES)
-    for one, other in zip(NAMES, NAMES[1:], strict=False):
+    for one, other in itertools.pairwise(NAMES):
         mesh.link(one, other)
     mesh.settle()
     mesh.hosts["a"].put(b"k", b"v", mesh.now)
