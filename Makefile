@@ -73,7 +73,7 @@ bench-peers: setup-test
 fresh:
 	@packaging/as-root packaging/try-fresh $${FRESH:-test}
 
-## remove .venv, caches and build results
+## remove caches and build results (.venv stays: the router of this host may run from it)
 clean:
-	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

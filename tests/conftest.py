@@ -20,6 +20,8 @@ from tests.leaks import Leftovers, Snapshot, missing_for_namespaces
 TESTS = Path(__file__).parent
 ORDER = ("sim", "netns", "docker")  # after everything else
 SYSTEM_FOLDERS = ("netns", "docker")
+NAMESPACE_COMMANDS = ("ip", "iptables", "nft", "ping")
+DOCKER_COMMANDS = (*NAMESPACE_COMMANDS, "busybox", "docker", "dockerd")
 
 # Inherited by all that a test starts, however far it detaches itself: so a leftover process can be told from a stranger's.
 RUN_VARIABLE = "MESHD_TEST_RUN"
@@ -84,7 +86,10 @@ def needs_system(node: pytest.Item | pytest.Collector) -> bool:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if needs_system(item) and (missing := missing_for_namespaces()):
+    if not needs_system(item):
+        return
+    needs_docker = item.get_closest_marker("docker") is not None
+    if missing := missing_for_namespaces(DOCKER_COMMANDS if needs_docker else NAMESPACE_COMMANDS):
         pytest.fail(f"this test cannot run here: {missing}", pytrace=False)
 
 

@@ -7,9 +7,10 @@ router detaches itself and becomes no child of the test. What was told to end ge
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,12 +110,12 @@ def _processes(mark: bytes) -> frozenset[str]:
     return frozenset(found)
 
 
-def missing_for_namespaces() -> str:
+def missing_for_namespaces(commands: Iterable[str]) -> str:
     """What keeps tests with real routers from running here, as one line; empty when nothing does."""
     if os.geteuid() != 0:
         return "it needs root (sudo make test; make unit runs what needs none)"
     if not Path("/dev/net/tun").exists():
         return "/dev/net/tun is missing (modprobe tun)"
-    path = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/sbin", "/sbin"]
-    absent = [name for name in ("ip", "nft", "iptables") if not any((Path(part) / name).exists() for part in path)]
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    absent = [name for name in commands if shutil.which(name, path=path) is None]
     return f"commands are missing: {', '.join(absent)} (make setup-test)" if absent else ""

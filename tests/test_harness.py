@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaks import Snapshot
+from tests.leaks import Snapshot, missing_for_namespaces
 
 ROOT = Path(__file__).parent.parent
 VARIABLE = "MESHD_HARNESS_TEST"
@@ -110,3 +110,14 @@ def test_what_other_runs_make_counts_only_where_this_one_is_alone(monkeypatch: p
     before = dataclasses.replace(Snapshot.take(VARIABLE), links=frozenset())
     assert "lo" in before.leftovers(only_ours=False, grace=0).links
     assert "lo" not in before.leftovers(only_ours=True, grace=0).links
+
+
+def test_what_is_missing_for_namespaces_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "needs root" in missing_for_namespaces(["sh"])
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    assert missing_for_namespaces(["sh"]) == ""
+    assert "no-such-command" in missing_for_namespaces(["sh", "no-such-command"])
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    assert "/dev/net/tun" in missing_for_namespaces(["sh"])

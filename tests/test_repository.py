@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def test_every_make_command_in_the_texts_exists(file: str) -> None:
     # Of a code span or an indented line; `make` in running prose is a verb.
     commands = re.findall(r"(?:`|^    (?:sudo )?)make ([a-z][a-z-]*)", read(file), re.MULTILINE)
     assert set(commands) - makefile_targets() == set()
+
+
+@pytest.fixture(scope="module")
+def verbs() -> set[str]:
+    """What `meshd --help` lists."""
+    command = [sys.executable, "-c", "from meshd.cli.main import main; main()", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return set(re.findall(r"^  ([a-z-]+)  ", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("file", [name for name in files() if name.endswith(".md")])
+def test_every_verb_in_the_texts_exists(file: str, verbs: set[str]) -> None:
+    named = re.findall(r"(?:`|^    (?:sudo )?)meshd ([a-z][a-z-]*)(?![\w.])", read(file), re.MULTILINE)
+    assert {"launch", "attach", "status"} <= verbs
+    assert set(named) - verbs == set()
 
 
 @pytest.mark.parametrize("file", [name for name in files() if name.endswith(".md")])
