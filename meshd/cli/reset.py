@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from meshd.cli.terminal import warn
 from meshd.config import Paths
 
 __all__ = ["reset"]
@@ -25,4 +26,5 @@ def reset(force: bool) -> None:
     """
     from meshd.daemon.lifecycle import reset as reset_host
 
-    reset_host(Paths.from_environment(), force=force)
+    if not reset_host(Paths.from_environment(), force=force):
+        warn("nothing of meshd is here: nothing to remove")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from meshd.cli.terminal import warn
 from meshd.config import Paths
 
 __all__ = ["stop"]
@@ -23,4 +24,5 @@ def stop() -> None:
     """
     from meshd.daemon.lifecycle import stop as stop_router
 
-    stop_router(Paths.from_environment())
+    if not stop_router(Paths.from_environment()):
+        warn("no router runs here: nothing to stop")

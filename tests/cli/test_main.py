@@ -1,0 +1,166 @@
+"""How a verb ends: unknown and removed verbs, bad options, errors of every kind, and that each is one line."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import pytest
+
+from meshd.cli import main as main_module
+from meshd.cli.group import Verbs
+from meshd.control.client import ControlClient
+from meshd.errors import UserError
+from tests.cli.conftest import Meshd
+
+VERBS = main_module.cli.list_commands(click.Context(main_module.cli))
+WITH_VERBS_OF_ITS_OWN = ("key",)
+
+
+def test_help_lists_every_verb_and_the_exit_statuses(meshd: Meshd) -> None:
+    outcome = meshd("--help")
+    assert (outcome.status, outcome.err) == (0, "")
+    for verb in VERBS:
+        assert re.search(rf"^  {verb} ", outcome.out, re.MULTILINE)
+    assert "Exit status:" in outcome.out
+    assert "MESHD_DIR" in outcome.out
+    assert meshd().out == meshd("help").out == outcome.out
+    assert meshd("help", "status").out == meshd("status", "--help").out
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "key show", "key set", "key new"])
+def test_every_verb_has_help_with_an_example(meshd: Meshd, verb: str) -> None:
+    outcome = meshd(*verb.split(), "--help")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"Usage: meshd {verb}")
+    if verb not in WITH_VERBS_OF_ITS_OWN:
+        assert re.search(rf"Examples?:\n.*{verb.split()[-1]}", outcome.out)
+
+
+def test_the_table_of_verbs_and_their_modules_agree() -> None:
+    def check(group: click.Command) -> None:
+        assert isinstance(group, Verbs)
+        ctx = click.Context(group)
+        for name in group.list_commands(ctx):
+            command = group.get_command(ctx, name)
+            assert isinstance(command, click.Command)
+            assert command.name == name
+            if isinstance(command, Verbs):
+                check(command)
+
+    check(main_module.cli)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["statsu"], "unknown verb 'statsu'; did you mean: meshd status"),
+        (["frobnicate"], "unknown verb 'frobnicate'; meshd --help lists all verbs"),
+        (["key", "shw"], "unknown verb 'shw'; did you mean: meshd key show"),
+        (["key"], "Missing command; see: meshd key --help"),
+        (["connect"], "no peer given; see: meshd connect --help"),
+        (["attach"], "no container given; see: meshd attach --help"),
+        (["detach"], "no container given; see: meshd detach --help"),
+    ],
+)
+def test_what_cannot_be_understood_is_one_line_and_status_2(meshd: Meshd, arguments: list[str], line: str) -> None:
+    outcome = meshd(*arguments)
+    assert (outcome.status, outcome.out, outcome.err) == (2, "", f"meshd: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "where"),
+    [
+        (["--frob"], "--frob", "meshd"),
+        (["status", "--frob"], "--frob", "meshd status"),
+        (["status", "peers", "b"], "(b)", "meshd status"),
+        (["report", "-f"], "-f", "meshd"),
+        (["forget"], "PEER", "meshd forget"),
+        (["launch", "--port", "0"], "1<=x<=65535", "meshd launch"),
+        (["launch", "--mtu", "big"], "'big'", "meshd launch"),
+        (["launch", "--engine", "native"], "'python'", "meshd launch"),
+        (["completion"], "bash", "meshd completion"),
+    ],
+)
+def test_what_click_refuses_is_one_line_too(meshd: Meshd, arguments: list[str], names: str, where: str) -> None:
+    """The words are click's and differ between its versions; that they name what is wrong does not."""
+    outcome = meshd(*arguments)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert re.fullmatch(r"meshd: .*[^.]; see: meshd .*--help\n", outcome.err)
+    assert names in outcome.err
+    assert outcome.err.partition("; see: ")[2].startswith(where)
+
+
+REMOVED = [
+    "run",
+    "start",
+    "restart",
+    *(f"{verb}-{part}" for verb in ("launch", "stop") for part in ("router", "proxy", "plugin")),
+]
+
+
+@pytest.mark.parametrize("verb", REMOVED)
+def test_verbs_that_weave_removed_say_what_replaces_them(meshd: Meshd, verb: str) -> None:
+    outcome = meshd(verb, "--any", "thing")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert re.fullmatch(rf"meshd: 'meshd {verb}' was removed; .*meshd (attach|launch|stop).*\n", outcome.err)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("no\nway", hint="do that", status=9), 9, "no way; do that"),
+        (KeyboardInterrupt(), 130, ""),
+        (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (FileNotFoundError(2, "No such file or directory", "mesh.key"), 1, "mesh.key: No such file or directory"),
+        (click.ClickException("click says no"), 1, "click says no"),
+        (
+            ZeroDivisionError("by zero"),
+            70,
+            "unexpected ZeroDivisionError: by zero; this is a bug, please report it; MESHD_DEBUG=1 shows the traceback",
+        ),
+    ],
+)
+def test_whatever_goes_wrong_ends_in_one_line(
+    meshd: Meshd, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, line: str
+) -> None:
+    def fail(_client: ControlClient) -> object:
+        raise error
+
+    monkeypatch.setattr(ControlClient, "status", fail)
+    outcome = meshd("status")
+    assert (outcome.status, outcome.out) == (status, "")
+    assert outcome.err == (f"meshd: {line}\n" if line else "\n")
+
+
+def test_the_traceback_is_shown_on_request(meshd: Meshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_client: ControlClient) -> object:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(ControlClient, "status", fail)
+    monkeypatch.setenv("MESHD_DEBUG", "1")
+    outcome = meshd("status")
+    assert outcome.status == 70
+    assert "Traceback" in outcome.err
+    assert outcome.err.endswith("MESHD_DEBUG=1 shows the traceback\n")
+
+
+@pytest.mark.parametrize(
+    ("shell", "mark"), [("bash", "complete -o nosort"), ("zsh", "#compdef meshd"), ("fish", "function ")]
+)
+def test_completion_scripts(meshd: Meshd, shell: str, mark: str) -> None:
+    outcome = meshd("completion", shell)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert mark in outcome.out
+    assert "_MESHD_COMPLETE" in outcome.out
+
+
+def test_completion_answers_the_shell(
+    meshd: Meshd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_MESHD_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "meshd st")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    with pytest.raises(SystemExit):
+        main_module.run(["st"])
+    assert capsys.readouterr().out.split() == ["plain,stop", "plain,status"]
