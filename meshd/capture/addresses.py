@@ -42,6 +42,8 @@ def parse_address(text: str) -> Address:
     """An address with its prefix length, as an interface can have it. Raises UserError."""
     if "/" not in text:
         raise UserError(f"{text!r} has no prefix length: write for example 10.2.1.1/24")
+    if "%" in text:
+        raise UserError(f"{text!r} names an interface: write the address without '%' and what follows it")
     try:
         address = ipaddress.ip_interface(text)
     except ValueError:
@@ -49,8 +51,6 @@ def parse_address(text: str) -> Address:
     ip, network = address.ip, address.network
     if ip.is_unspecified or ip.is_multicast or ip.is_loopback:
         raise UserError(f"{text}: a container cannot have this address")
-    if isinstance(address, ipaddress.IPv6Interface) and address.ip.scope_id is not None:
-        raise UserError(f"{text}: write the address without %{address.ip.scope_id}")
     if isinstance(address, ipaddress.IPv4Interface) and network.prefixlen < 31:
         if ip == network.network_address:
             raise UserError(f"{text} is the network's own address; give one of its hosts' instead")

@@ -95,7 +95,8 @@ def host_ifname(namespace: Inode, bridge: str) -> str:
 
 def stable_mac(mesh_seed: bytes, container_id: str) -> Mac:
     """The same container gets the same MAC after a restart: locally administered, unicast, different in another mesh."""
-    digest = hashlib.blake2s(container_id.encode(), key=mesh_seed[:32], digest_size=6, person=b"meshdmac").digest()
+    key = hashlib.blake2s(mesh_seed).digest()
+    digest = hashlib.blake2s(container_id.encode(), key=key, digest_size=6, person=b"meshdmac").digest()
     return Mac(bytes([digest[0] & ~_GROUP & 0xFF | _LOCAL]) + digest[1:])
 
 
