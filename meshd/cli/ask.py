@@ -47,7 +47,7 @@ def status(part: str | None, as_json: bool) -> int:
     Exit status 0 means that the router runs.
     """
     if part is not None and part not in _LISTINGS:
-        sys.stderr.write(f"Invalid 'meshd status' sub-command: {part}\nusage: {_STATUS_USAGE}\n")
+        print(f"Invalid 'meshd status' sub-command: {part}\nusage: {_STATUS_USAGE}", file=sys.stderr)
         return 1
     answer = router().status()
     if part is None:

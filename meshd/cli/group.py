@@ -5,7 +5,6 @@ The table of verbs carries their one-line help, so that `meshd --help` loads non
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +58,8 @@ class Verbs(click.Group):
         if name in self._removed:
             raise UserError(f"'meshd {name}' was removed", hint=self._removed[name])
         if name not in self._verbs and not name.startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(name, self._verbs, n=1)
             hint = (
                 f"did you mean: {ctx.command_path} {near[0]}" if near else f"{ctx.command_path} --help lists all verbs"

@@ -9,7 +9,7 @@ import click
 
 from meshd.cli.group import Section, Verb, Verbs
 from meshd.cli.secrets import take_from_environment, wipe_argv
-from meshd.cli.terminal import say, warn
+from meshd.cli.terminal import is_terminal, say, warn
 from meshd.config import Paths, Secret
 from meshd.errors import UserError
 
@@ -91,7 +91,7 @@ def _show(paths: Paths) -> None:
     from meshd.daemon.keys import load_key
 
     key = load_key(paths)
-    say(f"{key.to_text() if sys.stdout.isatty() else paths.key_file}\n")
+    say(f"{key.to_text() if is_terminal(sys.stdout) else paths.key_file}\n")
 
 
 def _given(argument: str | None, key_file: Path | None) -> Secret:
@@ -109,6 +109,6 @@ def _given(argument: str | None, key_file: Path | None) -> Secret:
         return Secret(read_secret_file(key_file))
     if from_environment is not None:
         return from_environment
-    if sys.stdin.isatty():
+    if is_terminal(sys.stdin):
         return Secret(click.prompt("Mesh key", hide_input=True, err=True))
     return Secret(sys.stdin.readline(MAX_KEY_INPUT).strip())

@@ -12,7 +12,7 @@ import click
 
 from meshd.cli.common import json_option
 from meshd.cli.secrets import take_from_environment, wipe_argv
-from meshd.cli.terminal import say, warn
+from meshd.cli.terminal import is_terminal, say, warn
 from meshd.config import DEFAULT_BRIDGE, DEFAULT_MESH, LaunchOptions, Paths, Secret
 from meshd.control.client import parse_target
 from meshd.control.render import render_json
@@ -121,7 +121,7 @@ def launch(
     result = start(options, paths, warn)
     for warning in result.warnings:
         warn(warning)
-    say(_json(result) if as_json else _told(result, show_key=sys.stdout.isatty()))
+    say(_json(result) if as_json else _told(result, show_key=is_terminal(sys.stdout)))
     return 0
 
 

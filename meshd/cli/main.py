@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -135,7 +134,7 @@ def run(arguments: Sequence[str]) -> int:
         words = [*words[1:], "--help"]
     try:
         status = cli.main(args=words, prog_name="meshd", standalone_mode=False)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except UserError as error:
         warn(_one_line(str(error)))
         return error.status
@@ -162,6 +161,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _failed(text: str, error: BaseException, status: int) -> int:
     if os.environ.get("MESHD_DEBUG"):
+        import traceback
+
         traceback.print_exception(error)
     warn(_one_line(text))
     return status

@@ -9,13 +9,18 @@ from typing import TextIO
 
 from meshd.control.render import Paint, plain
 
-__all__ = ["painter", "say", "warn"]
+__all__ = ["is_terminal", "painter", "say", "warn"]
 
 _CODES = {"good": "32", "warn": "33", "bad": "31", "dim": "2", "head": "1"}
 
 
-def painter(stream: TextIO, environment: Mapping[str, str] = os.environ) -> Paint:
-    colour = stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+def is_terminal(stream: TextIO | None) -> bool:
+    """None: Python's stand-in for a descriptor that was closed before it started."""
+    return stream is not None and stream.isatty()
+
+
+def painter(stream: TextIO | None, environment: Mapping[str, str] = os.environ) -> Paint:
+    colour = is_terminal(stream) and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
     return _ansi if colour else plain
 
 
@@ -25,9 +30,9 @@ def _ansi(role: str, text: str) -> str:
 
 def say(text: str) -> None:
     """To stdout, as it is."""
-    sys.stdout.write(text)
+    print(text, end="")
 
 
 def warn(line: str) -> None:
     """One line to stderr, for the person at the terminal: what scripts read on stdout stays clean."""
-    sys.stderr.write(f"meshd: {line}\n")
+    print(f"meshd: {line}", file=sys.stderr)

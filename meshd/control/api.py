@@ -1,4 +1,4 @@
-"""The control API in one place: paths, the shape of every request and answer, limits.
+"""The control API in one place: paths, and the shape of every request and answer.
 
 HTTP/1.1 with JSON over `$MESHD_DIR/meshd.sock` (0600: whoever may open it may command the router). One request per connection.
 
@@ -21,19 +21,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from meshd.config import DEFAULT_IFNAME
-from meshd.control.inputs import Target, parse_cidr, parse_target
+from meshd.control.inputs import Target, check_container, check_ifname, parse_cidr, parse_target
+from meshd.control.limits import MAX_ADDRESSES, MAX_PEERS
 from meshd.errors import UserError
 
 __all__ = [
-    "EXIT_BUG",
-    "EXIT_NOT_RUNNING",
-    "HEADER_TIMEOUT_S",
-    "MAX_ADDRESSES",
-    "MAX_BODY",
-    "MAX_CLIENTS",
-    "MAX_PEERS",
-    "MAX_RESPONSE",
-    "MAX_SOCKET_PATH",
     "AttachRequest",
     "AttachResult",
     "ConnectRequest",
@@ -41,23 +33,13 @@ __all__ = [
     "DetachResult",
     "ForgetRequest",
     "Target",
+    "attach_result",
+    "detach_result",
     "error_body",
     "parse_cidr",
     "parse_target",
+    "to_json",
 ]
-
-MAX_BODY = 64 * 1024  # of a request
-MAX_RESPONSE = 64 * 1024 * 1024  # a report of 1000 hosts is below 4 MiB
-MAX_CLIENTS = 64  # connections at one time
-HEADER_TIMEOUT_S = 5.0  # from connecting to the end of the request
-MAX_PEERS = 256  # in one request
-MAX_ADDRESSES = 64  # in one request
-MAX_NAME = 256  # a container's name, id, pid:N or netns:NAME
-MAX_IFNAME = 15  # IFNAMSIZ, without the terminating zero
-MAX_SOCKET_PATH = 107  # sun_path, likewise
-
-EXIT_NOT_RUNNING = 3  # as service managers have it (LSB "program is not running")
-EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -129,9 +111,7 @@ class DetachResult:
     notes: tuple[str, ...] = ()
 
 
-def to_json(
-    value: AttachRequest | AttachResult | DetachRequest | DetachResult | ConnectRequest | ForgetRequest,
-) -> dict[str, object]:
+def to_json(value: AttachResult | DetachResult) -> dict[str, object]:
     return asdict(value)
 
 
@@ -154,23 +134,6 @@ def detach_result(body: Mapping[str, object]) -> DetachResult:
 
 def error_body(error: UserError) -> dict[str, object]:
     return {"error": str(error.args[0]), "hint": error.hint, "status": error.status}
-
-
-def check_ifname(value: object) -> str:
-    """An interface name that the kernel takes (dev_valid_name), else UserError."""
-    if not isinstance(value, str) or not value or value in (".", "..") or len(value.encode()) > MAX_IFNAME:
-        raise UserError(
-            f"malformed interface name {value!r}", hint=f"use 1 to {MAX_IFNAME} characters, like {DEFAULT_IFNAME}"
-        )
-    if any(c in "/:" or c.isspace() or not c.isprintable() for c in value):
-        raise UserError(f"malformed interface name {value!r}", hint="leave out '/', ':' and spaces")
-    return value
-
-
-def check_container(text: str) -> str:
-    if not text.strip() or len(text) > MAX_NAME or not text.isprintable():
-        raise UserError("malformed container name", hint="give a name, an id, pid:N or netns:NAME")
-    return text
 
 
 def _container(body: Mapping[str, object]) -> str:

@@ -8,28 +8,22 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from meshd.config import DEFAULT_IFNAME
-from meshd.control import api
-from meshd.control.api import (
-    AttachRequest,
-    AttachResult,
-    DetachRequest,
-    DetachResult,
-    check_container,
-    check_ifname,
-    parse_cidr,
-    parse_target,
-)
+from meshd.control import limits
+from meshd.control.inputs import check_container, check_ifname, parse_cidr, parse_target
 from meshd.errors import UserError
+
+if TYPE_CHECKING:
+    from meshd.control.api import AttachResult, DetachResult
 
 # The command line knows the control API through this module alone: what it checks before it asks is re-exported here.
 __all__ = [
-    "AttachResult",
     "ControlClient",
-    "DetachResult",
     "check_container",
     "check_ifname",
     "parse_cidr",
@@ -64,30 +58,34 @@ class ControlClient:
         return self._request("GET", "/ps")
 
     def connect(self, peers: tuple[str, ...], *, replace: bool = False) -> None:
-        self._request("POST", "/connect", api.to_json(api.ConnectRequest(peers=peers, replace=replace)))
+        self._request("POST", "/connect", {"peers": peers, "replace": replace})
 
     def forget(self, peers: tuple[str, ...]) -> None:
-        self._request("POST", "/forget", api.to_json(api.ForgetRequest(peers=peers)))
+        self._request("POST", "/forget", {"peers": peers})
 
     def attach(self, container: str, addresses: tuple[str, ...] = (), ifname: str = DEFAULT_IFNAME) -> AttachResult:
-        request = AttachRequest(container=container, addresses=addresses, ifname=ifname)
-        return api.attach_result(self._request("POST", "/attach", api.to_json(request), ATTACH_TIMEOUT_S))
+        from meshd.control.api import attach_result
+
+        request = {"container": container, "addresses": addresses, "ifname": ifname}
+        return attach_result(self._request("POST", "/attach", request, ATTACH_TIMEOUT_S))
 
     def detach(self, container: str, addresses: tuple[str, ...] = ()) -> DetachResult:
-        request = DetachRequest(container=container, addresses=addresses)
-        return api.detach_result(self._request("POST", "/detach", api.to_json(request), ATTACH_TIMEOUT_S))
+        from meshd.control.api import detach_result
+
+        request = {"container": container, "addresses": addresses}
+        return detach_result(self._request("POST", "/detach", request, ATTACH_TIMEOUT_S))
 
     def stop(self) -> None:
         self._request("POST", "/stop", {})
 
     def _request(
-        self, method: str, path: str, body: dict[str, object] | None = None, timeout: float = 0
+        self, method: str, path: str, body: Mapping[str, object] | None = None, timeout: float = 0
     ) -> dict[str, object]:
         connection = _UnixConnection(self._path, max(timeout, self._timeout))
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()
-            status, text = response.status, response.read(api.MAX_RESPONSE + 1)
+            status, text = response.status, response.read(limits.MAX_RESPONSE + 1)
         except TimeoutError:
             raise UserError(
                 f"meshd does not answer (waited {connection.timeout:.0f} s)", hint="its log says what it is doing"
@@ -96,7 +94,7 @@ class ControlClient:
             raise UserError(
                 "meshd closed the connection before it answered",
                 hint="it is ending or busy, see its log",
-                status=api.EXIT_NOT_RUNNING,
+                status=limits.EXIT_NOT_RUNNING,
             ) from None
         finally:
             connection.close()
@@ -105,7 +103,7 @@ class ControlClient:
 
 def _decode(status: int, text: bytes) -> dict[str, object]:
     try:
-        answer = json.loads(text) if len(text) <= api.MAX_RESPONSE else None
+        answer = json.loads(text) if len(text) <= limits.MAX_RESPONSE else None
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
@@ -132,7 +130,7 @@ class _UnixConnection(HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        if len(str(self._path).encode()) > api.MAX_SOCKET_PATH:
+        if len(str(self._path).encode()) > limits.MAX_SOCKET_PATH:
             raise UserError(f"the path {self._path} is too long for a socket", hint="choose a shorter MESHD_DIR")
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(self.timeout)
@@ -141,7 +139,7 @@ class _UnixConnection(HTTPConnection):
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             sock.close()
             raise UserError(
-                "meshd is not running", hint="start it with: meshd launch", status=api.EXIT_NOT_RUNNING
+                "meshd is not running", hint="start it with: meshd launch", status=limits.EXIT_NOT_RUNNING
             ) from None
         except PermissionError:
             sock.close()

@@ -1,4 +1,4 @@
-"""What users type where an address or a peer is wanted, parsed with messages that say what to type instead.
+"""What users type where an address, a peer, a container or an interface is wanted, checked with messages that say what to type.
 
 Pure, standard library only. The command line checks before it calls, the server checks again: not every client is ours.
 """
@@ -9,9 +9,11 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from meshd.config import DEFAULT_IFNAME
+from meshd.control.limits import MAX_IFNAME, MAX_NAME
 from meshd.errors import UserError
 
-__all__ = ["MAX_HOST_NAME", "Target", "parse_cidr", "parse_target"]
+__all__ = ["MAX_HOST_NAME", "Target", "check_container", "check_ifname", "parse_cidr", "parse_target"]
 
 MAX_HOST_NAME = 253  # RFC 1035 § 2.3.4, without the trailing dot
 
@@ -143,6 +145,23 @@ def _is_address(host: str) -> bool:
         return ipaddress.ip_address(host) is not None and "%" not in host
     except ValueError:
         return False
+
+
+def check_ifname(value: object) -> str:
+    """An interface name that the kernel takes (dev_valid_name), else UserError."""
+    if not isinstance(value, str) or not value or value in (".", "..") or len(value.encode()) > MAX_IFNAME:
+        raise UserError(
+            f"malformed interface name {value!r}", hint=f"use 1 to {MAX_IFNAME} characters, like {DEFAULT_IFNAME}"
+        )
+    if any(c in "/:" or c.isspace() or not c.isprintable() for c in value):
+        raise UserError(f"malformed interface name {value!r}", hint="leave out '/', ':' and spaces")
+    return value
+
+
+def check_container(text: str) -> str:
+    if not text.strip() or len(text) > MAX_NAME or not text.isprintable():
+        raise UserError("malformed container name", hint="give a name, an id, pid:N or netns:NAME")
+    return text
 
 
 def _malformed(text: str, why: str) -> UserError:

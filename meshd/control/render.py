@@ -172,7 +172,7 @@ def render_macs(report: Json, paint: Paint = plain) -> str:
             _label(mac),
             mac["Label"] or "-",
             ",".join(mac["Addresses"]) or "-",
-            "local" if mac["Local"] and mac["Kind"] == "attachment" else mac["Kind"],
+            mac["Kind"],
             age(mac["LastSeenS"]),
             mac["State"] or "ok",
         )

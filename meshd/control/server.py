@@ -23,7 +23,7 @@ from typing import Protocol, cast
 
 from aiohttp import web
 
-from meshd.control import api
+from meshd.control import api, limits
 from meshd.control.api import AttachRequest, AttachResult, ConnectRequest, DetachRequest, DetachResult, ForgetRequest
 from meshd.control.report import build_report
 from meshd.errors import UserError
@@ -72,7 +72,7 @@ class ControlServer:
 async def serve(path: Path, handlers: ControlHandlers) -> ControlServer:
     """Listen on `path`. Raises UserError where another router answers there; the socket of a dead one is replaced."""
     gate = _Gate()
-    app = web.Application(client_max_size=api.MAX_BODY, middlewares=[gate.middleware, _errors])
+    app = web.Application(client_max_size=limits.MAX_BODY, middlewares=[gate.middleware, _errors])
     _Routes(handlers).add_to(app)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0, tcp_keepalive=False)
     await runner.setup()
@@ -88,14 +88,14 @@ async def serve(path: Path, handlers: ControlHandlers) -> ControlServer:
 
 def _listen(path: Path) -> socket.socket:
     """A listening socket at `path`, mode 0600 before the first client can connect."""
-    if len(os.fsencode(path)) > api.MAX_SOCKET_PATH:
+    if len(os.fsencode(path)) > limits.MAX_SOCKET_PATH:
         raise UserError(f"the path {path} is too long for a socket", hint="choose a shorter MESHD_DIR")
     _clear_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.bind(str(path))
         path.chmod(0o600)
-        sock.listen(api.MAX_CLIENTS)
+        sock.listen(limits.MAX_CLIENTS)
     except BaseException:
         sock.close()
         raise
@@ -131,12 +131,12 @@ class _Gate:
         return _Arrival(self)
 
     def admit(self, transport: asyncio.Transport) -> None:
-        if len(self.server.connections) >= api.MAX_CLIENTS:
-            _log.warning("control socket: more than %d clients at one time, one was turned away", api.MAX_CLIENTS)
+        if len(self.server.connections) >= limits.MAX_CLIENTS:
+            _log.warning("control socket: more than %d clients at one time, one was turned away", limits.MAX_CLIENTS)
             transport.abort()
             return
         loop = asyncio.get_running_loop()
-        self._deadlines[transport] = loop.call_later(api.HEADER_TIMEOUT_S, self._expire, transport)
+        self._deadlines[transport] = loop.call_later(limits.HEADER_TIMEOUT_S, self._expire, transport)
         connection = self.server()
         transport.set_protocol(connection)
         connection.connection_made(transport)
@@ -157,7 +157,7 @@ class _Gate:
         try:
             await request.read()
         except web.HTTPRequestEntityTooLarge:
-            return _failure(413, UserError(f"the request is longer than {api.MAX_BODY} bytes"))
+            return _failure(413, UserError(f"the request is longer than {limits.MAX_BODY} bytes"))
         except (OSError, web.RequestPayloadError):
             return _failure(400, UserError("the request ended before it was complete"))
         finally:
@@ -190,7 +190,7 @@ async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse
     except Exception as error:
         _log.exception("%s %s failed", request.method, request.path)
         what = f"internal error in the router ({type(error).__name__})"
-        return _failure(500, UserError(what, hint="this is a bug; its log has the traceback", status=api.EXIT_BUG))
+        return _failure(500, UserError(what, hint="this is a bug; its log has the traceback", status=limits.EXIT_BUG))
 
 
 def _failure(status: int, error: UserError) -> web.Response:

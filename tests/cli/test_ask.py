@@ -153,6 +153,15 @@ def test_a_reader_that_goes_away_is_no_error_message(folder: Path, router: FakeH
     assert (result.returncode, result.stderr) == (141, "")
 
 
+@pytest.mark.parametrize(("redirect", "status", "err"), [(">&-", 0, ""), (">/dev/full", 1, "No space left on device")])
+def test_output_that_nobody_can_take(folder: Path, redirect: str, status: int, err: str) -> None:
+    command = f"{sys.executable} -m meshd.cli.main version {redirect}"
+    result = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False, timeout=50)
+    assert result.returncode == status
+    assert result.stderr.count("\n") == bool(err)
+    assert err in result.stderr
+
+
 def test_a_terminal_that_lacks_letters_gets_something(folder: Path, router: FakeHandlers) -> None:
     router.fail = UserError("no such container: café")
     command = [sys.executable, "-m", "meshd.cli.main", "attach", "x"]

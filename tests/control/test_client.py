@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from meshd.control.api import EXIT_NOT_RUNNING
 from meshd.control.client import ControlClient
+from meshd.control.limits import EXIT_NOT_RUNNING
 from meshd.errors import UserError
 
 NOT_RUNNING = "meshd is not running; start it with: meshd launch"

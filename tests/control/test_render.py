@@ -48,9 +48,9 @@ PEER                      KIND    ENDPOINT            STATE       MTU   RTT     
 7e:ae:cd:d5:23:8d(host3)  direct  -                   no session  1372  -       25%   3.0s   0B    0B    -
 
 MACs:
-MAC                PEER                      CONTAINER  ADDRESSES                KIND     AGE   STATE
-9a:00:00:00:00:01  4a:0f:f6:ec:1c:93(host1)  web        10.0.1.5/24,10.0.2.5/24  local    0.4s  ok
-7e:00:00:00:00:02  7e:21:4a:70:2f:45(host2)  -          -                        learned  -     frozen
+MAC                PEER                      CONTAINER  ADDRESSES                KIND        AGE   STATE
+9a:00:00:00:00:01  4a:0f:f6:ec:1c:93(host1)  web        10.0.1.5/24,10.0.2.5/24  attachment  0.4s  ok
+7e:00:00:00:00:02  7e:21:4a:70:2f:45(host2)  -          -                        learned     -     frozen
 
 Drops:
 12 bad_mac1

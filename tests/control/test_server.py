@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from meshd.control import api, server
+from meshd.control import limits, server
 from meshd.control.api import AttachRequest, DetachRequest
 from meshd.control.client import ControlClient
 from meshd.errors import UserError
@@ -165,7 +165,7 @@ def test_equal_addresses_and_peers_count_once(path: Path, handlers: FakeHandlers
 def test_what_is_not_there_and_what_is_too_long(path: Path, client: ControlClient) -> None:
     assert raw(path, b"GET /nothing HTTP/1.1\r\nHost: m\r\n\r\n")[0] == 404
     assert raw(path, b"GET /stop HTTP/1.1\r\nHost: m\r\n\r\n")[0] == 405
-    status, answer = post(path, "/attach", b" " * (api.MAX_BODY + 1))
+    status, answer = post(path, "/attach", b" " * (limits.MAX_BODY + 1))
     assert status == 413
     assert answer["error"] == "the request is longer than 65536 bytes"
     assert raw(path, b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\n\r\n")[0] == 400
@@ -176,7 +176,7 @@ def test_what_is_not_there_and_what_is_too_long(path: Path, client: ControlClien
 def test_a_client_that_says_nothing_is_thrown_out(
     path: Path, handlers: FakeHandlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "HEADER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(limits, "HEADER_TIMEOUT_S", 0.05)
     half_requests = [b"", b"GET /status HT", b"POST /stop HTTP/1.1\r\nHost: m\r\nContent-Length: 9\r\n\r\n{"]
     with running(path, handlers):
         for request in half_requests:
@@ -193,7 +193,7 @@ def test_a_client_that_says_nothing_is_thrown_out(
 def test_more_clients_than_allowed_are_turned_away_and_room_comes_back(
     path: Path, handlers: FakeHandlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(limits, "MAX_CLIENTS", 2)
     with running(path, handlers), contextlib.ExitStack() as waiting:
         sockets = [waiting.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2)]
         for sock in sockets:
