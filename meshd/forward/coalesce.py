@@ -49,6 +49,11 @@ class Coalescer:
         self.payloads: list[Buffer] = []
         self.run: Iterator[bytes] = iter(())
 
+    @property
+    def open(self) -> bool:
+        """Whether there is a series at hand."""
+        return self._headers is not None
+
     def begin(self, plain: bytes, headers: Headers) -> bool:
         """Start a series with this vouched segment if it may be in one. The series before has been ended."""
         cut = ENTRY_HEADER_SIZE + headers.payload

@@ -1,0 +1,105 @@
+"""One engine with one peer on an event loop, all keys and verdicts fixed: the packet path without a node.
+
+    python -m bench.engine_router HOST TAP REMOTE [--profile FILE]      HOST is 0 or 1; run it in the host's namespace
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+import uvloop
+
+from meshd.capture.tap import open_tap
+from meshd.crypto.aead import Suite
+from meshd.forward.engine.interface import DatagramPort, Engine, Verdict
+from meshd.forward.engine.python import PythonEngine
+from meshd.forward.slots import FIRST_PEER, FLOOD, LOCAL
+from meshd.ids import Endpoint, Mac, SegmentId, ShortId, SlotId, is_multicast
+from meshd.net.udp import open_udp_port
+
+PORT = 6783
+KEYS = (b"\x01" * 32, b"\x02" * 32)  # by sender
+MAX_DATAGRAM = 1472
+
+
+class OnePeer:
+    """Everything captured is for the one peer, everything received is for the bridge."""
+
+    def decide_outbound(self, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
+        return Verdict(FLOOD if is_multicast(destination) else FIRST_PEER)
+
+    def decide_inbound(self, peer: SlotId, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
+        return Verdict(LOCAL)
+
+    def flood_children(self, origin: ShortId, now: float) -> Sequence[SlotId]:
+        return [FIRST_PEER] if origin == self.origin else []
+
+    def __init__(self, origin: ShortId) -> None:
+        self.origin = origin
+
+    def session_wanted(self, peer: SlotId, now: float) -> None: ...
+
+    def key_confirmed(self, index: int, now: float) -> None: ...
+
+    def receive_handshake(self, data: memoryview, source: Endpoint, now: float) -> None: ...
+
+    def receive_control(
+        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Endpoint, now: float
+    ) -> None: ...
+
+
+def pump(engine: Engine, port: DatagramPort | None) -> Callable[[], None]:
+    """A reader callback. What is left over wakes the loop again by itself: epoll is level-triggered."""
+    if port is None:
+        return lambda: void(engine.pump_frames(time.monotonic()))
+    return lambda: void(engine.pump_datagrams(port, time.monotonic()))
+
+
+def void(_: object) -> None:
+    return None
+
+
+async def serve(host: int, tap: str, remote: str) -> None:
+    frames, port = open_tap(tap), open_udp_port(4, "0.0.0.0", PORT)
+    origin = ShortId(bytes([host + 1]) * 8)
+    engine = PythonEngine(frames, [port], OnePeer(origin), origin=origin, boot=1, clock=time.monotonic)
+    engine.set_path(FIRST_PEER, Endpoint(remote, PORT), MAX_DATAGRAM)
+    engine.add_receive_key(1, FIRST_PEER, Suite.AES_256_GCM, KEYS[1 - host])
+    engine.set_send_key(FIRST_PEER, Suite.AES_256_GCM, KEYS[host], 1)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_reader(frames.fileno(), pump(engine, None))
+    loop.add_reader(port.fileno(), pump(engine, port))
+    await stop.wait()
+    loop.remove_reader(frames.fileno())
+    loop.remove_reader(port.fileno())
+    frames.close()
+    port.close()
+    print(f"host {host + 1}: drops {engine.drops.as_dict()}, {engine.peer_counters()[FIRST_PEER]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("host", type=int, choices=(0, 1))
+    parser.add_argument("tap")
+    parser.add_argument("remote")
+    parser.add_argument("--profile")
+    options = parser.parse_args()
+    profile = cProfile.Profile() if options.profile else None
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if profile is not None:
+            profile.enable()
+        runner.run(serve(options.host, options.tap, options.remote))
+        if profile is not None:
+            profile.disable()
+            profile.dump_stats(f"{options.profile}.{options.host}")
+
+
+if __name__ == "__main__":
+    main()
