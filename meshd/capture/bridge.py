@@ -10,26 +10,39 @@ from __future__ import annotations
 
 from pyroute2 import IPRoute
 
+from meshd.capture.addresses import interface_addresses
 from meshd.capture.links import Link, all_links, check_ifname, delete_link, find_link, require_link
 from meshd.capture.sysctl import disable_ipv6
 from meshd.errors import UserError
 from meshd.ids import Mac, format_mac, parse_mac
 
-__all__ = ["bridge_fdb", "bridge_ports", "enslave", "ensure_bridge", "remove_bridge", "set_port"]
+__all__ = ["bridge_fdb", "bridge_ports", "check_bridge", "enslave", "ensure_bridge", "remove_bridge", "set_port"]
 
+_ALIAS = "meshd"  # marks the bridge as ours, for `reset` and for a router that starts again
+_OTHER_NAME = "remove it, or give another name with --bridge"
 _NUD_PERMANENT = 0x80  # the ports' own addresses, not learned ones
+
+
+def check_bridge(ipr: IPRoute, name: str) -> Link | None:
+    """The bridge if it is there. Raises UserError if that name belongs to something that is not ours to change.
+
+    A bridge that others made is taken over only while it is empty: on one with ports or addresses (`docker0`, a host's `br0`)
+    our MAC, MTU and lack of IPv6 would cut its owner off.
+    """
+    link = find_link(ipr, check_ifname(name))
+    if link is None:
+        return None
+    if link.kind != "bridge":
+        what = f" but a {link.kind} device" if link.kind else ""
+        raise UserError(f"an interface {name} exists already and is not a bridge{what}", hint=_OTHER_NAME)
+    if link.alias != _ALIAS and (bridge_ports(ipr, name) or interface_addresses(ipr, name)):
+        raise UserError(f"a bridge {name} exists already and is in use by something else", hint=_OTHER_NAME)
+    return link
 
 
 def ensure_bridge(ipr: IPRoute, name: str, mac: Mac, mtu: int) -> bool:
     """Make the bridge, or put ours right again; True if it was made. Raises UserError if something else has that name."""
-    check_ifname(name)
-    link = find_link(ipr, name)
-    if link is not None and link.kind != "bridge":
-        raise UserError(
-            f"an interface {name} exists already and is not a bridge"
-            + (f" but a {link.kind} device" if link.kind else ""),
-            hint="remove it, or give another name with --bridge",
-        )
+    link = check_bridge(ipr, name)
     created = link is None
     if created:
         # One byte short, so that the MTU set below is a change: only an explicit change stops the bridge from following its ports.
@@ -45,7 +58,7 @@ def ensure_bridge(ipr: IPRoute, name: str, mac: Mac, mtu: int) -> bool:
 
 def _configure(ipr: IPRoute, link: Link, mac: Mac, mtu: int) -> None:
     disable_ipv6(link.name)
-    ipr.link("set", index=link.index, kind="bridge", br_mcast_snooping=0, br_stp_state=0)
+    ipr.link("set", index=link.index, ifalias=_ALIAS, kind="bridge", br_mcast_snooping=0, br_stp_state=0)
     if link.mac != mac:
         ipr.link("set", index=link.index, address=format_mac(mac))
     if link.mtu != mtu:
@@ -69,10 +82,10 @@ def set_port(
 
 
 def remove_bridge(ipr: IPRoute, name: str) -> bool:
-    """Remove the bridge (its ports stay, without a bridge); False if there is none. Raises UserError if it is no bridge."""
+    """Remove the bridge (its ports stay, without a bridge); False if there is none. Raises UserError if it is not ours."""
     link = find_link(ipr, name)
-    if link is not None and link.kind != "bridge":
-        raise UserError(f"{name} is not a bridge; it is not ours and stays")
+    if link is not None and (link.kind != "bridge" or link.alias != _ALIAS):
+        raise UserError(f"{name} is not a bridge that meshd made; it stays")
     return delete_link(ipr, name)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
+from meshd.capture.bridge import check_bridge
 from meshd.capture.firewall import firewall_warning, forward_rejects
 from meshd.capture.links import check_ifname, find_link
 from meshd.errors import UserError
@@ -51,12 +52,7 @@ def kernel_warning(release: str) -> str | None:
 
 
 def _check_names(ipr: IPRoute, bridge: str, tap: str) -> None:
-    link = find_link(ipr, check_ifname(bridge))
-    if link is not None and link.kind != "bridge":
-        raise UserError(
-            f"an interface {bridge} exists already and is not a bridge",
-            hint="remove it, or give another name with --bridge",
-        )
+    check_bridge(ipr, bridge)
     if find_link(ipr, check_ifname(tap)) is not None:
         raise UserError(
             f"an interface {tap} exists already",

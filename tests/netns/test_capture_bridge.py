@@ -81,9 +81,29 @@ def test_something_else_of_that_name_is_refused_and_stays(host: Space) -> None:
     add_veth(host, "meshd", 1500, "02:00:00:00:00:01")
     with pytest.raises(UserError, match=r"not a bridge but a veth device.*--bridge"):
         ensure(host)
-    with pytest.raises(UserError, match="not ours"):
+    with pytest.raises(UserError, match="it stays"):
         host.netlink(lambda ipr: remove_bridge(ipr, "meshd"))
     assert bridge(host).kind == "veth"
+
+
+def test_bridge_in_use_by_something_else_is_refused_and_stays_as_it_is(host: Space) -> None:
+    host.command("ip", "link", "add", "meshd", "type", "bridge")
+    host.command("ip", "addr", "add", "172.17.0.1/16", "dev", "meshd")
+    before = bridge(host)
+    with pytest.raises(UserError, match="in use by something else"):
+        ensure(host)
+    with pytest.raises(UserError, match="it stays"):
+        host.netlink(lambda ipr: remove_bridge(ipr, "meshd"))
+    assert bridge(host) == before
+    host.command("ip", "addr", "flush", "dev", "meshd")
+    add_veth(host, "p0", 1500, "02:00:00:00:00:01")
+    host.netlink(lambda ipr: enslave(ipr, "p0", "meshd"))
+    with pytest.raises(UserError, match="in use by something else"):
+        ensure(host)
+    host.command("ip", "link", "set", "p0", "nomaster")
+    assert not ensure(host)  # empty: taken over, and ours from now on
+    host.netlink(lambda ipr: enslave(ipr, "p0", "meshd"))
+    assert not ensure(host)
 
 
 def test_failure_leaves_no_bridge(host: Space, monkeypatch: pytest.MonkeyPatch) -> None:
