@@ -21,15 +21,11 @@ MAX_AT_ONCE = 1_000_000  # callbacks at one moment
 class Timer:
     """One call to come. `cancel` is final and may be repeated; a cancelled or past timer does nothing."""
 
-    __slots__ = ("_callback", "_order", "when")
+    __slots__ = ("_callback", "when")
 
-    def __init__(self, when: float, order: int, callback: Callable[[], None]) -> None:
+    def __init__(self, when: float, callback: Callable[[], None]) -> None:
         self.when = when
-        self._order = order
         self._callback: Callable[[], None] | None = callback
-
-    def __lt__(self, other: Timer) -> bool:
-        return (self.when, self._order) < (other.when, other._order)
 
     @property
     def pending(self) -> bool:
@@ -49,7 +45,7 @@ class VirtualClock:
 
     def __init__(self, now: float = 1000.0) -> None:
         self._now = now
-        self._heap: list[Timer] = []
+        self._heap: list[tuple[float, int, Timer]] = []  # when, order of asking: these are never equal
         self._order = 0
         self.calls = 0  # callbacks that have run
 
@@ -60,8 +56,8 @@ class VirtualClock:
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Call once at `when`; what is past is called at this moment, after all that is due already."""
         self._order += 1
-        timer = Timer(max(when, self._now), self._order, callback)
-        heapq.heappush(self._heap, timer)
+        timer = Timer(max(when, self._now), callback)
+        heapq.heappush(self._heap, (timer.when, self._order, timer))
         return timer
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
@@ -69,16 +65,15 @@ class VirtualClock:
 
     def next_deadline(self) -> float | None:
         """When the next callback is due; None: nothing will ever happen again by itself."""
-        while self._heap and not self._heap[0].pending:
+        while self._heap and not self._heap[0][2].pending:
             heapq.heappop(self._heap)
-        return self._heap[0].when if self._heap else None
+        return self._heap[0][0] if self._heap else None
 
     def step(self) -> bool:
         """Go to the next deadline and run one callback; False: there is none."""
         if self.next_deadline() is None:
             return False
-        timer = heapq.heappop(self._heap)
-        self._now = timer.when
+        self._now, _, timer = heapq.heappop(self._heap)
         self.calls += 1
         timer.run()
         return True

@@ -8,7 +8,6 @@ reproduced.
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -37,10 +36,10 @@ class Trace:
         self.observers: list[Callable[[TraceEvent], None]] = []
 
     def note(self, event: TraceEvent) -> None:
-        self.counts[event.kind] += 1
-        ends = f"{event.kind} {event.source} {event.destination}".encode()
-        self._hash.update(struct.pack("<dHI", event.at, len(ends), len(event.data)) + ends)
-        self._hash.update(event.data)
+        at, kind, source, destination, data = event
+        self.counts[kind] += 1
+        head = f"{at!r} {kind} {source[0]} {source[1]} {destination[0]} {destination[1]} {len(data)}\n"
+        self._hash.update(head.encode() + data)
         for observer in self.observers:
             observer(event)
 
