@@ -56,7 +56,7 @@ def addresses_of_host(ipr: IPRoute) -> set[str]:
 def underlay_mtu(ipr: IPRoute, destination: str) -> int:
     """Largest IP packet towards `destination` as far as this host knows: its device's MTU, or less if the route says so.
 
-    Raises OSError when there is no route.
+    Raises OSError when there is no route, ValueError when `destination` is not numeric.
     """
     try:
         route = next(iter(ipr.route("get", dst=str(ipaddress.ip_address(destination)))))
