@@ -27,7 +27,7 @@ from meshd.errors import UserError
 from meshd.ids import Mac
 from meshd.net.udp import UdpPort, open_udp_port
 
-__all__ = ["Devices", "Underlay", "bridge_mac", "join_tap", "open_devices", "restore_bridge", "survey"]
+__all__ = ["Devices", "Underlay", "bridge_mac", "join_tap", "open_devices", "open_ports", "restore_bridge", "survey"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,11 @@ class Devices:
 
     def port_offloads(self) -> list[str]:
         """What the UDP sockets leave to the kernel: "udp gso", "udp gro"."""
-        return list(dict.fromkeys(offload for port in self.ports for offload in port.offloads))
+        kinds = {
+            "udp gso": any(port.segmenting for port in self.ports),
+            "udp gro": any(port.grouping for port in self.ports),
+        }
+        return [kind for kind, used in kinds.items() if used]
 
     def close(self) -> None:
         for port in self.ports:
@@ -116,13 +120,13 @@ def bridge_mac(mesh_id: bytes, host_id: bytes) -> Mac:
 def open_ports(options: LaunchOptions) -> list[UdpPort]:
     """One UDP port for each address family that the host has. Raises UserError when the port is taken."""
     ports: list[UdpPort] = []
-    families = [6 if ":" in options.host else 4] if options.host else [4, 6]
+    addresses = [options.host] if options.host else ["0.0.0.0", "::"]
     try:
-        for family in families:
+        for address in addresses:
             try:
-                ports.append(open_udp_port(family, options.host, options.port))
+                ports.append(open_udp_port(6 if ":" in address else 4, address, options.port))
             except OSError as error:
-                if family == 6 and not options.host:  # a host without IPv6
+                if address == "::":  # a host without IPv6
                     _log.info("no IPv6 underlay: %s", os.strerror(error.errno or 0).lower())
                     continue
                 raise UserError(

@@ -22,7 +22,7 @@ from typing import Protocol
 from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
 from meshd.ids import Endpoint, LinkId
 from meshd.net.tcp import Streams
-from meshd.node import CloseLink, DialLink, Node, Resolve, SendLink
+from meshd.node import CloseLink, DialLink, Node, PersistBoot, Resolve, SendLink
 from meshd.views import LoopView
 
 __all__ = ["MAX_RESOLUTIONS", "SLOW_CALLBACK_S", "Driver"]
@@ -51,6 +51,7 @@ class Driver:
         ports: Sequence[DatagramPort],
         clock: Callable[[], float],
         tap_lost: Callable[[], None],
+        persist_boot: Callable[[int], None],
     ) -> None:
         self._node = node
         self._engine = engine
@@ -58,6 +59,7 @@ class Driver:
         self._ports = ports
         self._clock = clock
         self._tap_lost = tap_lost
+        self._persist_boot = persist_boot
         self._loop = asyncio.get_running_loop()
         self.streams = Streams(self, clock)
         self._timer: asyncio.TimerHandle | None = None
@@ -102,6 +104,9 @@ class Driver:
         """The node was told something from outside (a command): let it act on it now."""
         self._run(self._node.handle_timer)
 
+    def boot_raised(self, boot: int) -> None:
+        self._run(functools.partial(self._node.boot_raised, boot))
+
     # ── wake-ups
 
     def _run(self, work: _Driven) -> None:
@@ -128,9 +133,11 @@ class Driver:
     def _carry_out(self, now: float) -> None:
         """What the node wants done, until it wants nothing; then the one timer."""
         node = self._node
+        if node.noted:
+            node.handle_timer(now)
         if not node.touched:
             return
-        for output in node.poll_transmit(now):
+        for output in node.poll_transmit(now, self.streams.backlog):
             match output:
                 case SendLink(link=link, data=data):
                     self.streams.send(link, data)
@@ -140,18 +147,17 @@ class Driver:
                     self.streams.close(link)
                 case Resolve(target=target, host=host):
                     self._resolve(target, host)
-        self._arm(node.next_deadline())
+                case PersistBoot(at_least=at_least):
+                    self._persist_boot(at_least)
+        self._arm(node.next_deadline(now))
 
-    def _arm(self, deadline: float | None) -> None:
-        when = float("inf") if deadline is None else deadline
-        if when == self._armed:
+    def _arm(self, deadline: float) -> None:
+        if deadline == self._armed:
             return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        self._armed = when
-        if deadline is not None:
-            self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._timer_due)
+        self._armed = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._timer_due)
 
     # ── control streams (LinkEvents)
 
@@ -167,7 +173,7 @@ class Driver:
         self._run(functools.partial(self._node.link_failed, link, error))
 
     def received(self, link: LinkId, data: bytes) -> None:
-        self._run(functools.partial(self._node.receive_link, link, data, self.streams.backlog))
+        self._run(functools.partial(self._node.receive_link, link, data))
 
     def lost(self, link: LinkId, error: str) -> None:
         self._run(functools.partial(self._node.link_lost, link, error))

@@ -81,7 +81,7 @@ def reset(paths: Paths, *, force: bool = False) -> bool:
     Raises UserError for a router that does not answer, unless `force`.
     """
     if not lock_is_free(paths.lock) and not force:
-        ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).ready()
+        ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).version()
     stop(paths)
     bridge = _bridge_of(paths)
     existed = paths.db.exists()

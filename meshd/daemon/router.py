@@ -62,6 +62,7 @@ class Router:
         self._started = self._clock()
         self._closing = contextlib.AsyncExitStack()
         self._ready = False
+        self._boot_task: asyncio.Task[None] | None = None
 
     # ── start
 
@@ -148,6 +149,7 @@ class Router:
             ports=self._devices.ports,
             clock=self._clock,
             tap_lost=self._tap_lost,
+            persist_boot=self._persist_boot,
         )
 
     def _node_config(self, identity: Identity) -> NodeConfig:
@@ -224,6 +226,16 @@ class Router:
         self._devices.tap = tap
         await self._netlink.run(lambda ipr: join_tap(ipr, name, self._options.bridge, mtu))
         self._driver.replace_frames(tap)
+
+    def _persist_boot(self, at_least: int) -> None:
+        """The mesh knows a later life of this host: go beyond it, on disk first."""
+
+        def raised(state: State) -> None:
+            boot = state.raise_boot(at_least)
+            loop.call_soon_threadsafe(self._driver.boot_raised, boot)
+
+        loop = asyncio.get_running_loop()
+        self._boot_task = loop.create_task(self._writer.run(raised))
 
     # ── what users ask for (control.server.ControlHandlers)
 

@@ -1,0 +1,21 @@
+"""One whole mesh node, sans-I/O: bytes and timer ticks in, bytes and requests out. `now`, randomness, signer, verifier and AEAD are
+arguments, so a thousand nodes run in one process on a virtual clock, and the same code runs on the wire.
+
+    upcalls      what the engine asks: verdicts, flood trees; notes what came in for later
+    peers        slots, sessions, paths
+    links        control links: whom to dial, handshakes, messages to and from gossip
+    directory    what the records say, as tables
+    own          what this host says of itself
+    reach        which hosts are alive
+    node         composes them: the only place that knows all of them
+    view         what `status` and `report` show of it
+
+The driver's contract: after anything that goes in, if `touched`, carry out `poll_transmit` and arm a timer for `next_deadline`.
+"""
+
+from __future__ import annotations
+
+from meshd.node.node import Node
+from meshd.node.outputs import CloseLink, DialLink, Output, PersistBoot, Resolve, SendLink
+
+__all__ = ["CloseLink", "DialLink", "Node", "Output", "PersistBoot", "Resolve", "SendLink"]

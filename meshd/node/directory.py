@@ -1,0 +1,149 @@
+"""What the records say, as tables: hosts by id and by key, MAC and address claims, the link-state graph.
+
+`apply` takes one change of the gossip store and keeps the tables equal to the records; what followed comes back as `Applied`. A
+value that does not decode is counted (BAD_RECORD) and means nothing here; the record itself is still passed on by the store. Of
+this host's own records only `host` and `links` go through here: its claims were set when they were made.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from meshd.drops import DropCounters, DropReason
+from meshd.errors import DecodeError
+from meshd.forward.addresses import AddressTable
+from meshd.forward.fdb import ClaimKind, Fdb
+from meshd.gossip.store import Changed
+from meshd.gossip.topology import Topology
+from meshd.gossip.values import AttachmentValue, HostValue, LearnedValue, LinksValue, Value, decode_value
+from meshd.ids import HostId, Mac, SegmentId, ShortId, short_id
+
+__all__ = ["Applied", "Directory"]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Applied:
+    """What a change came to."""
+
+    host: HostId | None = None  # this host's record is new, other, or gone
+    topology: bool = False
+    owners: tuple[Mac, ...] = ()  # MACs whose owner is another now
+
+
+class Directory:
+    """`fdb`, `addresses` and `topology` are filled here and read everywhere."""
+
+    def __init__(self, self_id: HostId, drops: DropCounters) -> None:
+        self._self = self_id
+        self._drops = drops
+        self.fdb = Fdb(self_id, drops)
+        self.addresses = AddressTable(self_id, drops)
+        self.topology = Topology(short_id(self_id))
+        self.hosts: dict[HostId, HostValue] = {}
+        self.attachments: dict[tuple[HostId, str], AttachmentValue] = {}  # of other hosts, by container id
+        self._by_static: dict[bytes, set[HostId]] = {}
+        self._by_short: dict[ShortId, HostId] = {short_id(self_id): self_id}
+
+    # ── who is who
+
+    def host_of_static(self, static: bytes) -> HostId | None:
+        """The host whose record names this X25519 key. None where several do: copying another's key must gain nothing."""
+        hosts = self._by_static.get(static, set())
+        return next(iter(hosts)) if len(hosts) == 1 else None
+
+    def identity_of_static(self, static: bytes) -> bytes | None:
+        """The Ed25519 key of that host."""
+        host = self.host_of_static(static)
+        return self.hosts[host].ed25519 if host is not None else None
+
+    def host_of_short(self, short: ShortId) -> HostId | None:
+        return self._by_short.get(short)
+
+    # ── changes
+
+    def apply(self, change: Changed, now: float) -> Applied:
+        old, new = self._decode(change.key, change.old), self._decode(change.key, change.new)
+        match new if new is not None else old:
+            case HostValue():
+                return self._host(change.origin, new if isinstance(new, HostValue) else None)
+            case LinksValue():
+                links = new if isinstance(new, LinksValue) else None
+                return Applied(topology=self.topology.set_links(short_id(change.origin), links))
+            case AttachmentValue() | LearnedValue() if change.origin != self._self:
+                return Applied(owners=self._claims(change.origin, old, new, now))
+        return Applied()
+
+    def _decode(self, key: bytes, value: bytes | None) -> Value | None:
+        if value is None:
+            return None
+        try:
+            return decode_value(key, value)
+        except DecodeError:
+            self._drops.add(DropReason.BAD_RECORD)
+            return None
+
+    def _host(self, host: HostId, value: HostValue | None) -> Applied:
+        before = self.hosts.pop(host, None)
+        if before is not None:
+            holders = self._by_static[before.x25519]
+            holders.discard(host)
+            if not holders:
+                del self._by_static[before.x25519]
+        if value is None:
+            self._by_short.pop(short_id(host), None)
+        else:
+            self.hosts[host] = value
+            self._by_static.setdefault(value.x25519, set()).add(host)
+            self._by_short[short_id(host)] = host
+        return Applied(host=host)
+
+    def _claims(self, host: HostId, old: Value | None, new: Value | None, now: float) -> tuple[Mac, ...]:
+        if isinstance(old, AttachmentValue):
+            self.attachments.pop((host, old.container_id), None)
+        if isinstance(new, AttachmentValue):
+            self.attachments[host, new.container_id] = new
+        touched = tuple(dict.fromkeys((*_macs(old), *_macs(new))))
+        before = [self.fdb.lookup(segment, mac) for segment, mac in touched]
+        self.set_claims(host, old, new, now)
+        after = [self.fdb.lookup(segment, mac) for segment, mac in touched]
+        return tuple(mac for (_, mac), was, now_is in zip(touched, before, after, strict=True) if was != now_is)
+
+    def set_claims(self, host: HostId, old: Value | None, new: Value | None, now: float) -> None:
+        """What `new` claims is set before what only `old` claimed goes: a MAC that stays must not seem to move."""
+        if isinstance(new, AttachmentValue):
+            self._set_attachment(host, new, now)
+        elif isinstance(new, LearnedValue):
+            self.fdb.set_claim(host, new.segment, new.mac, new.claim, ClaimKind.LEARNED, "", now)
+        if isinstance(old, AttachmentValue):
+            self._drop_attachment(host, old, new if isinstance(new, AttachmentValue) else None, now)
+        elif isinstance(old, LearnedValue) and new is None:
+            self.fdb.drop_claim(host, old.segment, old.mac, now, kind=ClaimKind.LEARNED)
+
+    def _set_attachment(self, host: HostId, value: AttachmentValue, now: float) -> None:
+        for mac in value.macs:
+            self.fdb.set_claim(host, value.segment, mac, value.claim, ClaimKind.ATTACHMENT, value.container_id, now)
+        answering = value.macs[0] if value.macs else Mac(bytes(6))
+        for cidr in value.addresses:
+            interface = ipaddress.ip_interface(cidr)
+            length = interface.network.prefixlen
+            self.addresses.set_holder(host, value.segment, interface.ip, value.container_id, answering, length)
+
+    def _drop_attachment(self, host: HostId, old: AttachmentValue, new: AttachmentValue | None, now: float) -> None:
+        for mac in old.macs:
+            if new is None or mac not in new.macs:
+                self.fdb.drop_claim(host, old.segment, mac, now, kind=ClaimKind.ATTACHMENT, label=old.container_id)
+        kept = {ipaddress.ip_interface(cidr).ip for cidr in new.addresses} if new is not None else set()
+        for cidr in old.addresses:
+            ip = ipaddress.ip_interface(cidr).ip
+            if ip not in kept:
+                self.addresses.drop_holder(host, old.segment, ip, old.container_id)
+
+
+def _macs(value: Value | None) -> tuple[tuple[SegmentId, Mac], ...]:
+    match value:
+        case AttachmentValue():
+            return tuple((value.segment, mac) for mac in value.macs)
+        case LearnedValue():
+            return ((value.segment, value.mac),)
+    return ()

@@ -1,0 +1,447 @@
+"""The node: composes its parts, and carries what one of them finds out to those that need it.
+
+    control links ─ gossip ─ store ──Changed──► directory ──► fdb, addresses, topology, hosts
+                                                                 │            │
+    engine ◄─ void_flows, void_trees ◄───────────────────────────┴── reach ◄──┤
+    engine ──upcalls──► noted ──► own records, sessions                       │
+    peers: sessions and paths ──alive──► own link record                overlay: whom to link with
+
+Times are the driver's monotonic seconds. No call blocks, and no call sends: see the package's contract.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from ipaddress import ip_interface
+
+from meshd.config import NodeConfig
+from meshd.crypto.handshake import Context
+from meshd.crypto.identity import Identity, Signer, Verifier, verify_signature
+from meshd.crypto.meshkey import MeshKey
+from meshd.crypto.noise import Entropy
+from meshd.crypto.wire import Liveness
+from meshd.drops import DropCounters, DropReason
+from meshd.errors import UserError
+from meshd.forward.engine.interface import Engine, Upcalls
+from meshd.gossip.connector import Connector
+from meshd.gossip.gossip import Gossip
+from meshd.gossip.overlay import choose_neighbours
+from meshd.gossip.store import Changed, OwnLogAhead
+from meshd.ids import (
+    Endpoint,
+    HostId,
+    LinkId,
+    Mac,
+    SegmentId,
+    ShortId,
+    format_mac,
+    peer_label,
+)
+from meshd.node.directory import Directory
+from meshd.node.links import LinkTable
+from meshd.node.outputs import Output, PersistBoot
+from meshd.node.own import OwnRecords
+from meshd.node.peers import PeerTable
+from meshd.node.reach import Reach
+from meshd.node.upcalls import EngineUpcalls
+from meshd.node.view import build_view
+from meshd.views import NodeView
+
+__all__ = ["Node"]
+
+_log = logging.getLogger("meshd.node")
+
+SWEEP_S = 60.0  # learned MACs are aged, frozen ones thawed
+REROUTE_S = 0.1  # at most so often after a change far away; one's own lost edge counts at once
+DRAIN_S = 0.05  # a link whose socket was full is asked again
+MAX_NOTICES = 32
+MAX_VOIDED_SINGLY = 64  # MACs; a larger change voids all flows at once
+SEGMENT = SegmentId(0)
+
+
+class Node:
+    """One host of the mesh. `boot`: persisted, raised at every start. `make_engine` is given what the engine asks."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        mesh: MeshKey,
+        *,
+        boot: int,
+        targets: Collection[str],
+        make_engine: Callable[[Upcalls], Engine],
+        entropy: Entropy,
+        rng: random.Random,
+        now: float,
+        signer: Signer | None = None,
+        verifier: Verifier = verify_signature,
+    ) -> None:
+        self.config = config
+        self.mesh = mesh
+        self.host_id = identity.host_id
+        self.touched = True
+        self.drops = DropCounters()
+        self.notices: OrderedDict[str, float] = OrderedDict()
+        self._rng = rng
+        self._liveness = Liveness(boot, 0)
+        self._outputs: list[Output] = []
+        self._sweep_at = now + SWEEP_S
+        self._reroute_at: float | None = None
+        self._drain_at: float | None = None
+        self.directory = Directory(self.host_id, self.drops)
+        self.reach = Reach()
+        self.gossip = Gossip(
+            public=identity.ed25519_public,
+            mesh_id=mesh.mesh_id,
+            epoch=boot,
+            signer=signer or identity.sign,
+            verifier=verifier,
+            rng=rng,
+            drops=self.drops,
+            now=now,
+        )
+        self.own = OwnRecords(config=config, identity=identity, gossip=self.gossip, directory=self.directory)
+        self.peers = PeerTable(
+            config=config,
+            identity=identity,
+            mesh=mesh,
+            entropy=entropy,
+            rng=rng,
+            liveness=self._next_liveness,
+            verifier=verifier,
+            lookup=self.directory.host_of_static,
+            events=self,
+            drops=self.drops,
+        )
+        self.links = LinkTable(
+            context=Context(identity, mesh, entropy, verifier),
+            entropy=entropy,
+            rng=rng,
+            liveness=self._next_liveness,
+            connector=Connector(me=self.host_id, rng=rng, discovery=config.discovery, default_port=config.port),
+            gossip=self.gossip,
+            directory=self.directory,
+            events=self,
+            drops=self.drops,
+            rekey_s=config.rekey_interval_s,
+        )
+        upcalls = EngineUpcalls(
+            self_id=self.host_id,
+            peers=self.peers,
+            fdb=self.directory.fdb,
+            children=self._flood_children,
+            drops=self.drops,
+        )
+        self._upcalls = upcalls
+        self.engine = make_engine(upcalls)
+        self.peers.bind(self.engine)
+        own = frozenset(Endpoint(address, config.port) for address in config.own_addresses)
+        self.links.connector.set_own_endpoints(own)
+        self.links.connector.connect(list(targets), now)
+        self.own.publish_host(now)
+
+    # ── names
+
+    @property
+    def name(self) -> str:
+        return format_mac(self.config.name)
+
+    @property
+    def nickname(self) -> str:
+        return self.config.nickname
+
+    @property
+    def label(self) -> str:
+        return peer_label(self.name, self.nickname)
+
+    def label_of(self, host: HostId) -> str:
+        """How listings show a host; its id where no record names it yet."""
+        if host == self.host_id:
+            return self.label
+        record = self.directory.hosts.get(host)
+        return peer_label(format_mac(record.name), record.nickname) if record else format_mac(host[:6])
+
+    def _next_liveness(self) -> Liveness:
+        """One counter for all type 1 messages of this life, over UDP and TCP: none is ever taken for a copy of another."""
+        self._liveness = Liveness(self._liveness.boot, self._liveness.attempt + 1)
+        return self._liveness
+
+    # ── commands
+
+    def targets(self) -> tuple[str, ...]:
+        return self.links.connector.targets
+
+    def connect(self, peers: Collection[str], *, replace: bool, now: float) -> None:
+        """Raises UserError for what can be no peer, and changes nothing then."""
+        self.links.connector.connect(list(peers), now, replace=replace)
+        self.touched = True
+
+    def forget(self, peers: Collection[str], now: float) -> None:
+        """Stop dialling these; what is no target is none already."""
+        self.links.connector.forget([peer for peer in peers if peer in self.targets()])
+        self.touched = True
+
+    def attach(self, attachment_id: str, *, label: str, mac: Mac, addresses: tuple[str, ...], now: float) -> None:
+        """Raises UserError when this host announces too much already."""
+        self._void(self.own.attach(attachment_id, label, mac, addresses, now))
+
+    def detach(self, attachment_id: str, now: float) -> None:
+        self._void(self.own.detach(attachment_id, now))
+
+    def address_holder(self, address: str, not_of: str) -> str | None:
+        """Who else in the mesh holds this address, as a text for people."""
+        holder = self.directory.addresses.taken(SEGMENT, ip_interface(address).ip, self.host_id, not_of)
+        if holder is None:
+            return None
+        where = "this host" if holder.host == self.host_id else self.label_of(holder.host)
+        return f"container {self.label_of_attachment(holder.host, holder.label)} on {where}"
+
+    def label_of_attachment(self, host: HostId, attachment_id: str) -> str:
+        value = self.directory.attachments.get((host, attachment_id))
+        if host == self.host_id:
+            value = self.own.attachments.get(attachment_id)
+        return value.label if value is not None else attachment_id[:12]
+
+    def leave(self, now: float) -> None:
+        """Say goodbye to everybody."""
+        self.peers.leave()
+        self.links.close_all(now)
+        self.touched = True
+
+    def boot_raised(self, boot: int, now: float) -> None:
+        """The answer to PersistBoot: this boot counter is on disk."""
+        self._liveness = Liveness(boot, 0)
+        self.gossip.raise_epoch(boot, now)
+        self.touched = True
+
+    # ── what the driver reports
+
+    def link_accepted(self, source: Endpoint, now: float) -> LinkId | None:
+        self.touched = True
+        return self.links.accepted(source, now)
+
+    def link_connected(self, link: LinkId, now: float) -> None:
+        self.touched = True
+        self.links.connected(link, now)
+
+    def link_failed(self, link: LinkId, error: str, now: float) -> None:
+        self.touched = True
+        self.links.failed(link, error, now)
+
+    def receive_link(self, link: LinkId, data: bytes, now: float) -> None:
+        self.touched = True
+        self.links.received(link, data, now)
+        self._take_changes(now)
+
+    def link_lost(self, link: LinkId, error: str, now: float) -> None:
+        self.touched = True
+        self.links.lost(link, error, now)
+
+    def link_refused(self) -> None:
+        """The driver closed a connection at once, over its limits."""
+        self.drops.add(DropReason.LINK_LIMIT)
+
+    def resolved(self, target: str, addresses: tuple[str, ...], error: str, now: float) -> None:
+        self.touched = True
+        self.links.resolved(target, addresses, error, now)
+
+    # ── time
+
+    @property
+    def noted(self) -> bool:
+        """The engine asked or was told something since the last `handle_timer`."""
+        return bool(self._upcalls.noted)
+
+    def next_deadline(self, now: float) -> float:
+        deadlines = (
+            now if self._upcalls.noted else None,
+            self.peers.next_deadline(),
+            self.links.next_deadline(),
+            self.gossip.next_deadline(now),
+            self.reach.next_deadline(),
+            self._reroute_at,
+            self._drain_at,
+        )
+        return min((when for when in deadlines if when is not None), default=self._sweep_at)
+
+    def handle_timer(self, now: float) -> None:
+        self.touched = True
+        noted = self._upcalls.take_noted()
+        for index in noted.confirmed:
+            self.peers.sessions.confirm(index, now)
+        for peer, message, source, heard_at in noted.controls:
+            self.peers.take_control(peer, message, source, heard_at)
+        for host in noted.wanted:
+            self.peers.connect(self.peers.peer(host), now)
+        for segment, mac in noted.sights:
+            self._captured(segment, mac, now)
+        self.peers.handle_timer(now)
+        self.links.handle_timer(now)
+        self.gossip.handle_timer(now)
+        self._take_changes(now)
+        if self._reroute_at is not None and now >= self._reroute_at:
+            self._reroute(now)
+        if self.reach.handle_timer(now):
+            self._alive_changed(now)
+        if now >= self._sweep_at:
+            self._sweep(now)
+
+    def poll_transmit(self, now: float, buffered: Callable[[LinkId], int]) -> list[Output]:
+        """Everything to be done now. `buffered`: bytes that wait in a link's socket, so that a slow one merges what waits."""
+        self.touched = False
+        outputs = [*self._outputs, *self.links.poll(now, buffered)]
+        self._outputs.clear()
+        self._drain_at = now + DRAIN_S if self.gossip.waiting else None
+        return outputs
+
+    def _sweep(self, now: float) -> None:
+        self._sweep_at = now + SWEEP_S
+        fdb = self.directory.fdb
+        for flow in self.engine.flows():
+            fdb.touch(flow.segment, flow.source, flow.last_used, local=flow.outbound)
+        self._void(self.own.expire_learned(now))
+        self._void([key.mac for key in fdb.thaw(now)])
+
+    # ── from the engine
+
+    def _flood_children(self, origin: ShortId) -> Collection[HostId] | None:
+        directory = self.directory
+        if directory.host_of_short(origin) is None:
+            return None
+        children = directory.topology.children(origin)
+        return [host for child in children if (host := directory.host_of_short(child)) is not None]
+
+    def _captured(self, segment: SegmentId, mac: Mac, now: float) -> None:
+        try:
+            self._void(self.own.captured(segment, mac, now))
+        except UserError:
+            self._notice("this host announces too much already: new MACs are not announced", now)
+        while (event := self.directory.fdb.next_event()) is not None:
+            if event.frozen:
+                owner = self.label_of(event.owner) if event.owner is not None else "nobody"
+                text = f"MAC {format_mac(event.mac)} moved too often and is frozen; {owner} keeps it"
+                self._notice(text, now)
+            self._void([event.mac])
+
+    def _void(self, macs: Collection[Mac]) -> None:
+        self.touched = True
+        if len(macs) > MAX_VOIDED_SINGLY:
+            self.engine.void_flows(None)
+            return
+        for mac in macs:
+            self.engine.void_flows(mac)
+
+    # ── from the peers (PeerEvents)
+
+    def paths_changed(self, now: float) -> None:
+        alive = self.peers.alive()
+        for host in self.directory.hosts:
+            self.links.connector.path_alive(host, host in alive)
+        self.own.publish_links(alive, now)
+        self._take_changes(now)
+        self._reroute(now)
+
+    def said_bye(self, host: HostId, now: float) -> None:
+        if self.reach.gone(host):
+            self._alive_changed(now)
+
+    def identified(self, endpoint: Endpoint, static: bytes, ed25519: bytes, now: float) -> None:
+        self._notice(f"{endpoint} answers on UDP, but not on TCP port {endpoint.port}: open it for control links", now)
+
+    # ── from the links (LinkEvents)
+
+    def neighbour_up(self, host: HostId, now: float) -> None:
+        self._observe(host, now)
+        self._choose_neighbours(now)
+
+    def neighbour_lost(self, host: HostId, left: bool, now: float) -> None:
+        if left:
+            self.peers.forget(host, now)
+            self.said_bye(host, now)
+        self._choose_neighbours(now)
+
+    def dial_failed(self, endpoint: Endpoint, now: float) -> None:
+        """TCP is closed there; where nobody is known yet, UDP may be open and tell at least who it is."""
+        known = any(endpoint in record.endpoints for record in self.directory.hosts.values())
+        if not known and endpoint.host not in self.config.own_addresses:
+            self.peers.bootstrap(endpoint, now)
+
+    def seen_at(self, neighbour: HostId, address: str, now: float) -> None:
+        self.own.seen_at(neighbour, address, now)
+
+    def _observe(self, host: HostId, now: float) -> None:
+        """Where a link with the host goes is where its datagrams go first; the port of an accepted one is in its record."""
+        link = self.links.link_of(host)
+        record = self.directory.hosts.get(host)
+        if link is not None and record is not None:
+            endpoint, outbound = link
+            self.peers.observed(host, endpoint if outbound else Endpoint(endpoint.host, record.port), now)
+
+    def _choose_neighbours(self, now: float) -> None:
+        """Whom to hold links with, and to whom a path is kept: the linked ones, and those whose path lives without a link."""
+        linked = self.links.linked_hosts()
+        hosts = self.directory.hosts
+        wanted = choose_neighbours(self.host_id, list(hosts), linked, self._rng)
+        self.links.connector.want({host: hosts[host].endpoints for host in sorted(wanted) if host in hosts}, now)
+        alive = self.peers.alive()
+        self.peers.keep((linked | {host for host in alive if host in wanted}) - {self.host_id}, now)
+        self.touched = True
+
+    # ── from gossip
+
+    def _take_changes(self, now: float) -> None:
+        hosts_changed = False
+        while (event := self.gossip.next_event()) is not None:
+            match event:
+                case OwnLogAhead(epoch=epoch):
+                    self._outputs.append(PersistBoot(epoch + 1))
+                case Changed():
+                    applied = self.directory.apply(event, now)
+                    self._void(applied.owners)
+                    if applied.topology and self._reroute_at is None:
+                        self._reroute_at = now + REROUTE_S
+                    if applied.host is not None and applied.host != self.host_id:
+                        self._host_changed(applied.host, now)
+                        hosts_changed = True
+        if hosts_changed:
+            self._choose_neighbours(now)
+
+    def _host_changed(self, host: HostId, now: float) -> None:
+        record = self.directory.hosts.get(host)
+        if record is not None:
+            self.peers.host_known(host, record.x25519, record.endpoints, now)
+            self._observe(host, now)
+
+    # ── topology
+
+    def _reroute(self, now: float) -> None:
+        self._reroute_at = None
+        self.engine.void_trees()
+        directory = self.directory
+        reachable = [host for short in directory.topology.reachable() if (host := directory.host_of_short(short))]
+        if self.reach.update(reachable, len(directory.hosts), now):
+            self._alive_changed(now)
+
+    def _alive_changed(self, now: float) -> None:
+        """What dead hosts have attached is hidden, what is alive again is back."""
+        alive = self.reach.alive
+        self._void([key.mac for key in self.directory.fdb.set_reachable(alive)])
+        self.directory.addresses.set_reachable(alive)
+        self.touched = True
+
+    # ── what is shown
+
+    def _notice(self, text: str, now: float) -> None:
+        if text not in self.notices:
+            _log.warning("%s", text)
+        self.notices[text] = now
+        self.notices.move_to_end(text)
+        if len(self.notices) > MAX_NOTICES:
+            self.notices.popitem(last=False)
+
+    def view(self, now: float) -> NodeView:
+        return build_view(self, now)

@@ -1,0 +1,48 @@
+"""What a node asks its driver to do; carried out in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshd.ids import Endpoint, LinkId
+
+__all__ = ["CloseLink", "DialLink", "Output", "PersistBoot", "Resolve", "SendLink"]
+
+
+@dataclass(slots=True, frozen=True)
+class DialLink:
+    """Open a TCP stream; `link_connected` or `link_failed` follows."""
+
+    link: LinkId
+    endpoint: Endpoint
+
+
+@dataclass(slots=True, frozen=True)
+class SendLink:
+    link: LinkId
+    data: bytes = field(repr=False)
+
+
+@dataclass(slots=True, frozen=True)
+class CloseLink:
+    """End a stream after what was sent; nothing is reported back."""
+
+    link: LinkId
+
+
+@dataclass(slots=True, frozen=True)
+class Resolve:
+    """Look up a host name; `resolved` with the same target follows."""
+
+    target: str
+    host: str
+
+
+@dataclass(slots=True, frozen=True)
+class PersistBoot:
+    """The mesh remembers a later life of this host than its disk does: store at least this boot counter; `boot_raised` follows."""
+
+    at_least: int
+
+
+Output = DialLink | SendLink | CloseLink | Resolve | PersistBoot

@@ -1,0 +1,279 @@
+"""What `status` and `report` show of a node, as plain snapshots. Reads everything, changes nothing.
+
+`status connections` lists every link and every address that is dialled; `paths` every host that is known, with how data reaches
+it and why so; `macs` every MAC that has an owner, and those that hide.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshd.drops import DropCounters
+from meshd.forward.engine.interface import PeerCounters
+from meshd.forward.fdb import ClaimKind, MacKey
+from meshd.forward.path import PathState
+from meshd.gossip.requests import Connection
+from meshd.gossip.values import AttachmentValue
+from meshd.ids import HostId, format_mac, short_id
+from meshd.node.own import PROTOCOL_VERSION
+from meshd.node.peers import UDP_OVERHEAD, Peer
+from meshd.views import ConnectionView, GossipView, LinkView, MacView, NodeView, PathView, PeerView, RouteView
+
+if TYPE_CHECKING:
+    from meshd.node.node import Node
+
+__all__ = ["build_view"]
+
+SEALED_OVERHEAD = 48  # Ethernet 14, entry 2, data header 16, tag 16: from UDP payload to inner IP packet
+NOTICE_AGE_S = 600.0
+
+
+def build_view(node: Node, now: float) -> NodeView:
+    directory = node.directory
+    hosts = [node.host_id, *sorted(host for host in directory.hosts if host != node.host_id)]
+    return NodeView(
+        name=node.name,
+        nickname=node.nickname,
+        host_id=node.host_id.hex(),
+        mesh_id=node.mesh.mesh_id.hex(),
+        suite=node.mesh.suite.name.lower().replace("_", "-"),
+        discovery=node.config.discovery,
+        port=node.config.port,
+        protocol_min=PROTOCOL_VERSION,
+        protocol_max=PROTOCOL_VERSION,
+        targets=node.targets(),
+        peers=tuple(_peer(node, host) for host in hosts),
+        connections=tuple(_connections(node, now)),
+        paths=tuple(_path(node, host, now) for host in hosts if host != node.host_id),
+        macs=tuple(_macs(node, now)),
+        unicast_routes=tuple(_routes(node)),
+        broadcast_routes=tuple(_trees(node, hosts)),
+        address_conflicts=tuple(_conflicts(node)),
+        notices=tuple(text for text, when in node.notices.items() if now < when + NOTICE_AGE_S),
+        gossip=GossipView(
+            hosts=len(directory.hosts),
+            records=node.gossip.store.records(),
+            bytes=node.gossip.store.total_size + node.gossip.store.own.size,
+            root_hash=node.gossip.store.root_hash().hex(),
+            epoch=node.gossip.store.own.epoch,
+        ),
+        drops=_drops(node.drops, node.engine.drops),
+        flows=len(node.engine.flows()),
+    )
+
+
+def _drops(*counters: DropCounters) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for counter in counters:
+        for name, count in counter.as_dict().items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def _name(node: Node, host: HostId) -> tuple[str, str]:
+    if host == node.host_id:
+        return node.name, node.nickname
+    record = node.directory.hosts.get(host)
+    return (format_mac(record.name), record.nickname) if record is not None else (format_mac(host[:6]), "?")
+
+
+# ── peers and their links
+
+
+def _peer(node: Node, host: HostId) -> PeerView:
+    name, nickname = _name(node, host)
+    record = node.directory.hosts.get(host)
+    log = node.gossip.store.logs.get(host)
+    return PeerView(
+        name=name,
+        nickname=nickname,
+        host_id=host.hex(),
+        version=node.config.version if host == node.host_id else record.version if record is not None else "",
+        epoch=log.epoch if log is not None else 0,
+        reachable=host == node.host_id or host in node.reach.alive,
+        links=tuple(_own_links(node) if host == node.host_id else _other_links(node, host)),
+    )
+
+
+def _own_links(node: Node) -> list[LinkView]:
+    alive = node.peers.alive()
+    links = []
+    for host in sorted(node.links.linked_hosts() | set(alive)):
+        name, nickname = _name(node, host)
+        link = node.links.link_of(host)
+        address, outbound = (str(link[0]), link[1]) if link is not None else ("", False)
+        links.append(
+            LinkView(name=name, nickname=nickname, address=address, outbound=outbound, established=host in alive)
+        )
+    return links
+
+
+def _other_links(node: Node, host: HostId) -> list[LinkView]:
+    """What the other host's own link record lists; established where the other end lists it too."""
+    directory = node.directory
+    listed = directory.topology.edges.get(short_id(host), {})
+    links = []
+    for short in sorted(listed):
+        other = directory.host_of_short(short)
+        if other is not None:
+            name, nickname = _name(node, other)
+            record = node.directory.hosts.get(other)
+            address = str(record.endpoints[0]) if record is not None and record.endpoints else ""
+            links.append(
+                LinkView(name=name, nickname=nickname, address=address, outbound=host < other, established=True)
+            )
+    return links
+
+
+# ── connections and paths
+
+
+def _connections(node: Node, now: float) -> list[ConnectionView]:
+    rows = [*node.links.connector.connections(now), *node.links.strangers(now)]
+    return [_connection(node, row) for row in rows]
+
+
+def _connection(node: Node, row: Connection) -> ConnectionView:
+    if row.host is None:
+        return ConnectionView(address=row.address, outbound=row.outbound, state=row.state, info=row.info)
+    name, nickname = _name(node, row.host)
+    encrypted = "encrypted" if node.mesh.suite.secret else "unencrypted"
+    peer = node.peers.peers.get(row.host)
+    attributes = {"mtu": str(_path_mtu(node, peer))} if peer is not None and peer.path is not None else {}
+    return ConnectionView(
+        address=row.address,
+        outbound=row.outbound,
+        state=row.state,
+        info=f"{encrypted:<11} {'direct':<6}",
+        name=name,
+        nickname=nickname,
+        attributes=attributes,
+    )
+
+
+def _path_mtu(node: Node, peer: Peer) -> int:
+    family = 6 if peer.path is not None and ":" in peer.path.host else 4
+    return node.config.underlay_mtu - UDP_OVERHEAD[family] - SEALED_OVERHEAD
+
+
+def _path(node: Node, host: HostId, now: float) -> PathView:
+    name, nickname = _name(node, host)
+    peer = node.peers.peers.get(host)
+    if peer is None:
+        return PathView(
+            name=name,
+            nickname=nickname,
+            kind="direct",
+            endpoint="",
+            state="no session",
+            reason="no frame wanted it yet",
+            mtu=0,
+            rtt_ms=None,
+            loss=0.0,
+            since_s=0.0,
+            session_age_s=None,
+            frames_out=0,
+            frames_in=0,
+            bytes_out=0,
+            bytes_in=0,
+        )
+    counted = node.engine.peer_counters().get(peer.slot, PeerCounters())
+    seen = peer.monitor.view()
+    keypair = node.peers.sessions.keypair(host)
+    return PathView(
+        name=name,
+        nickname=nickname,
+        kind="direct",
+        endpoint=str(peer.path or seen.endpoint or ""),
+        state="no session" if keypair is None else seen.state.value,
+        reason=_reason(node, peer),
+        mtu=_path_mtu(node, peer) if peer.path is not None else 0,
+        rtt_ms=round(seen.srtt * 1000, 3) if seen.srtt is not None else None,
+        loss=round(seen.loss, 4),
+        since_s=round(now - seen.since, 1) if seen.since is not None else 0.0,
+        session_age_s=round(now - peer.session_since, 1) if peer.session_since is not None else None,
+        frames_out=counted.frames_out,
+        frames_in=counted.frames_in,
+        bytes_out=counted.bytes_out,
+        bytes_in=counted.bytes_in,
+    )
+
+
+def _reason(node: Node, peer: Peer) -> str:
+    """Why this path, or why none."""
+    state = peer.monitor.state
+    if state is PathState.DEAD:
+        return "no answer to our probes: new keys are being made over all known addresses"
+    if node.peers.sessions.keypair(peer.host) is None:
+        if node.peers.sessions.handshaking(peer.host):
+            return "handshake under way"
+        return peer.failure or ("no frame wanted it yet" if not peer.keep else "no address known")
+    if peer.observed is not None and peer.path == peer.observed:
+        return "the address of the control link"
+    return "an address of the host's record"
+
+
+# ── MACs, addresses, routes
+
+
+def _macs(node: Node, now: float) -> list[MacView]:
+    directory = node.directory
+    conflicts = {MacKey(conflict.segment, conflict.mac) for conflict in directory.fdb.conflicts()}
+    rows = []
+    for entry in directory.fdb.views():
+        name, nickname = _name(node, entry.owner)
+        value = _attachment(node, entry.owner, entry.label) if entry.kind is ClaimKind.ATTACHMENT else None
+        in_conflict = MacKey(entry.segment, entry.mac) in conflicts
+        rows.append(
+            MacView(
+                mac=format_mac(entry.mac),
+                name=name,
+                nickname=nickname,
+                kind=entry.kind.name.lower(),
+                local=entry.local,
+                label=value.label if value is not None else "",
+                addresses=value.addresses if value is not None else (),
+                claim=entry.claim,
+                state="frozen" if entry.frozen else "conflict" if in_conflict else "",
+                last_seen_s=round(max(0.0, now - entry.last_seen), 1),
+            )
+        )
+    return rows
+
+
+def _attachment(node: Node, host: HostId, label: str) -> AttachmentValue | None:
+    if host == node.host_id:
+        return node.own.attachments.get(label)
+    return node.directory.attachments.get((host, label))
+
+
+def _conflicts(node: Node) -> list[str]:
+    lines = []
+    for conflict in node.directory.addresses.conflicts():
+        holders = [
+            f"{node.label_of_attachment(holder.host, holder.label)} on {node.label_of(holder.host)}"
+            for holder in conflict.holders
+        ]
+        lines.append(f"{conflict.address} is held by {' and by '.join(holders)}; the first one answers")
+    return lines
+
+
+def _routes(node: Node) -> list[RouteView]:
+    directory = node.directory
+    routes = []
+    for destination, hop in directory.topology.routes().items():
+        host, via = directory.host_of_short(destination), directory.host_of_short(hop)
+        if host is not None and via is not None:
+            routes.append(RouteView(destination=_name(node, host)[0], via=(_name(node, via)[0],)))
+    return routes
+
+
+def _trees(node: Node, hosts: list[HostId]) -> list[RouteView]:
+    """To whom this host passes each source's floods."""
+    directory = node.directory
+    trees = []
+    for host in hosts:
+        children = [directory.host_of_short(child) for child in directory.topology.children(short_id(host))]
+        via = tuple(_name(node, child)[0] for child in children if child is not None)
+        trees.append(RouteView(destination=_name(node, host)[0], via=via))
+    return trees
