@@ -26,20 +26,11 @@ from random import Random
 
 from meshd.errors import UserError
 from meshd.gossip.linktypes import OURSELF
+from meshd.gossip.requests import Close, Connection, Dial, Request, Resolve, waiting_row
 from meshd.gossip.targets import Backoff, Target, parse_target
 from meshd.ids import Endpoint, HostId, LinkId
 
-__all__ = [
-    "MAX_ADDRESSES",
-    "MAX_DIALS",
-    "MAX_TARGETS",
-    "Close",
-    "Connection",
-    "Connector",
-    "Dial",
-    "Request",
-    "Resolve",
-]
+__all__ = ["MAX_ADDRESSES", "MAX_DIALS", "MAX_RESOLVED", "MAX_TARGETS", "Connector"]
 
 MAX_TARGETS = 256
 MAX_ADDRESSES = 4096
@@ -48,43 +39,6 @@ MAX_DIALS = 16  # at a time
 SIMULTANEOUS = 10.0  # links of one pair that come up within this time are weighed by ids
 STABLE = 60.0  # a link that lasted this long is dialled again without backoff
 YIELD_TIME = 0.5  # the higher id lets the lower one dial first
-
-
-@dataclass(slots=True, frozen=True)
-class Resolve:
-    """Look up the target's host name and call `resolved`."""
-
-    target: Target
-
-
-@dataclass(slots=True, frozen=True)
-class Dial:
-    """Open a TCP connection. `host`: who is expected there, None if unknown. `bootstrap`: use XX even if its key is known."""
-
-    endpoint: Endpoint
-    host: HostId | None
-    bootstrap: bool
-
-
-@dataclass(slots=True, frozen=True)
-class Close:
-    """A second link with the same host: end it (with LEAVE)."""
-
-    link: LinkId
-
-
-Request = Resolve | Dial | Close
-
-
-@dataclass(slots=True, frozen=True)
-class Connection:
-    """One line of `status connections`. `host` is set where a link is up."""
-
-    address: str
-    outbound: bool
-    state: str
-    info: str
-    host: HostId | None = None
 
 
 class _Phase(enum.Enum):
@@ -136,6 +90,7 @@ class Connector:
         self._links: dict[LinkId, _Link] = {}
         self._alive: set[HostId] = set()
         self._own: frozenset[Endpoint] = frozenset()
+        self._up: dict[HostId, int] = {}  # host -> links that are ready
         self._closes: list[Close] = []
 
     # wishes
@@ -145,7 +100,7 @@ class Connector:
         return tuple(self._targets)
 
     def connect(self, texts: Sequence[str], now: float, *, replace: bool = False) -> None:
-        """Add targets, or begin again at once with those there are. `replace` drops the others. All or nothing: raises UserError."""
+        """Add targets, or try those there are at once; `replace` drops the others. All or nothing: raises UserError."""
         parsed = [parse_target(text, self._default_port) for text in texts]
         kept = () if replace else self._targets
         if len({*kept, *texts}) > MAX_TARGETS:
@@ -179,70 +134,87 @@ class Connector:
             for endpoint in endpoints:
                 known = endpoint in self._addresses
                 entry = self._address(endpoint, now + (YIELD_TIME if self._me > host else 0.0))
-                if entry is not None and (not known or entry.host is None):
-                    entry.host = host
+                if entry is not None and (not known or entry.phase is _Phase.WAITING):
+                    entry.host = host  # the record is newer than what was found there once
         self._sweep()
 
     def set_own_endpoints(self, endpoints: frozenset[Endpoint]) -> None:
         """What this host listens on: never dialled."""
-        self._own = endpoints
+        former, self._own = self._own, endpoints
         for entry in self._addresses.values():
             if entry.endpoint in endpoints:
                 self._never(entry)
+            elif entry.endpoint in former and entry.phase is _Phase.NEVER:
+                entry.phase, entry.error = _Phase.WAITING, ""
 
     # requests
 
     def poll(self, now: float) -> list[Request]:
         requests: list[Request] = list(self._closes)
         self._closes.clear()
-        for target in self._targets.values():
-            if self._must_resolve(target, now):
+        stale = self._stale()
+        asked: dict[str, _Target] = {}
+        dialling = self._dialling()
+        for entry in self._addresses.values():
+            at = self._due_at(entry, stale, dialling)
+            if at is None or at > now:
+                continue
+            named = stale.get(entry.endpoint)
+            if named is not None:
+                asked[named.target.text] = named
+            elif len(dialling) < MAX_DIALS:
+                entry.phase = _Phase.DIALLING
+                dialling[entry.endpoint] = entry.host
+                requests.append(Dial(entry.endpoint, entry.host, entry.bootstrap))
+        for target in (*asked.values(), *self._unresolved()):
+            if not target.resolving and now >= target.resolve_at:
                 target.resolving = True
                 requests.append(Resolve(target.target))
-        room = MAX_DIALS - sum(entry.phase is _Phase.DIALLING for entry in self._addresses.values())
-        dialled_hosts = {entry.host for entry in self._addresses.values() if entry.phase is _Phase.DIALLING}
-        stale = {e for t in self._targets.values() if t.target.numeric is None and not t.fresh for e in t.endpoints}
-        for entry in self._addresses.values():
-            if room <= 0:
-                break
-            if not self._is_due(entry, now) or (entry.host is not None and entry.host in dialled_hosts):
-                continue
-            if entry.endpoint in stale and entry.host not in self._wanted:
-                continue  # its name is looked up first
-            entry.phase = _Phase.DIALLING
-            dialled_hosts.add(entry.host)
-            requests.append(Dial(entry.endpoint, entry.host, entry.bootstrap))
-            room -= 1
         for target in self._targets.values():
-            if not any(self._due_at(endpoint, now) for endpoint in target.endpoints):
+            if all(self._addresses[e].phase is not _Phase.WAITING for e in target.endpoints if e in self._addresses):
                 target.fresh = False
         return requests
 
     def next_deadline(self) -> float | None:
-        deadlines = [
-            e.retry_at for e in self._addresses.values() if e.phase is _Phase.WAITING and not self._linked(e.host)
-        ]
-        deadlines += [
-            t.resolve_at
-            for t in self._targets.values()
-            if t.target.numeric is None and not t.endpoints and not t.resolving
-        ]
+        deadlines = [target.resolve_at for target in self._unresolved() if not target.resolving]
+        stale, dialling = self._stale(), self._dialling()
+        if len(dialling) < MAX_DIALS:
+            for entry in self._addresses.values():
+                at = self._due_at(entry, stale, dialling)
+                if at is not None:
+                    deadlines.append(at)
         return min(deadlines, default=None)
 
-    def _must_resolve(self, entry: _Target, now: float) -> bool:
-        if entry.target.numeric is not None or entry.resolving or entry.fresh or now < entry.resolve_at:
-            return False
-        return not entry.endpoints or any(self._due_at(endpoint, now) for endpoint in entry.endpoints)
+    def _due_at(
+        self, entry: _Address, stale: Mapping[Endpoint, _Target], dialling: Mapping[Endpoint, HostId | None]
+    ) -> float | None:
+        """When it is this address's turn to be dialled, or looked up first; None: not before something else was reported."""
+        if entry.phase is not _Phase.WAITING:
+            return None
+        if entry.host is not None and (entry.host in self._up or entry.host in dialling.values()):
+            return None
+        named = stale.get(entry.endpoint)
+        if named is None:
+            return entry.retry_at
+        return None if named.resolving else max(entry.retry_at, named.resolve_at)
 
-    def _due_at(self, endpoint: Endpoint, now: float) -> bool:
-        entry = self._addresses.get(endpoint)
-        return entry is not None and self._is_due(entry, now)
+    def _dialling(self) -> dict[Endpoint, HostId | None]:
+        return {e.endpoint: e.host for e in self._addresses.values() if e.phase is _Phase.DIALLING}
 
-    def _is_due(self, entry: _Address, now: float) -> bool:
-        return entry.phase is _Phase.WAITING and now >= entry.retry_at and not self._linked(entry.host)
+    def _stale(self) -> dict[Endpoint, _Target]:
+        """The addresses that only a name led to, and that name has to be looked up again before they are dialled."""
+        stale = {
+            endpoint: target
+            for target in self._targets.values()
+            if target.target.numeric is None and not target.fresh
+            for endpoint in target.endpoints
+        }
+        direct = {target.target.numeric for target in self._targets.values()}
+        direct.update(endpoint for endpoints in self._wanted.values() for endpoint in endpoints)
+        return {endpoint: target for endpoint, target in stale.items() if endpoint not in direct}
 
-    def _linked(self, host: HostId | None) -> bool:
-        return host is not None and any(link.host == host for link in self._links.values())
+    def _unresolved(self) -> list[_Target]:
+        return [t for t in self._targets.values() if t.target.numeric is None and not t.endpoints]
 
     # reports
 
@@ -274,12 +246,15 @@ class Connector:
     def dial_failed(self, endpoint: Endpoint, error: str, now: float) -> None:
         entry = self._addresses.get(endpoint)
         if entry is not None and entry.phase is _Phase.DIALLING:
+            entry.bootstrap = False
             self._failed(entry, error, now)
+            self._sweep()
 
     def link_ready(self, link: LinkId, host: HostId, now: float) -> None:
         """Authenticated. A second link of one pair may come back as Close from the next `poll`."""
         held = self._links[link]
         held.host, held.ready_at = host, now
+        self._up[host] = self._up.get(host, 0) + 1
         entry = self._addresses.get(held.endpoint) if held.outbound else None
         if entry is not None:
             entry.host, entry.phase, entry.error, entry.bootstrap = host, _Phase.UP, "", False
@@ -298,6 +273,10 @@ class Connector:
     def link_down(self, link: LinkId, text: str, now: float, *, ourself: bool = False) -> None:
         """A link ended, ready or not. `ourself`: it led back here."""
         held = self._links.pop(link, None)
+        if held is not None and held.host is not None:
+            self._up[held.host] -= 1
+            if not self._up[held.host]:
+                del self._up[held.host]
         if held is None or not held.outbound:
             return
         entry = self._addresses.get(held.endpoint)
@@ -366,20 +345,18 @@ class Connector:
             for link in self._links.values()
             if link.host is not None
         ]
-        for entry in self._addresses.values():
-            if entry.phase is not _Phase.UP and not self._linked(entry.host):
-                rows.append(_row(str(entry.endpoint), entry.phase, entry.error, entry.retry_at - now))
-        for target in self._targets.values():
-            if target.error and not target.endpoints:
-                rows.append(_row(target.target.text, _Phase.WAITING, target.error, target.resolve_at - now))
+        rows += [
+            waiting_row(
+                str(entry.endpoint),
+                entry.error,
+                dialling=entry.phase is _Phase.DIALLING,
+                wait=None if entry.phase is _Phase.NEVER else entry.retry_at - now,
+            )
+            for entry in self._addresses.values()
+            if entry.phase is not _Phase.UP and entry.host not in self._up
+        ]
+        rows += [
+            waiting_row(target.target.text, target.error, dialling=target.resolving, wait=target.resolve_at - now)
+            for target in self._unresolved()
+        ]
         return rows
-
-
-def _row(address: str, phase: _Phase, error: str, wait: float) -> Connection:
-    if phase is _Phase.NEVER:
-        return Connection(address, True, "failed", f"{error}, retry: never")
-    if not error:
-        return Connection(address, True, "connecting", "")
-    if phase is _Phase.DIALLING:
-        return Connection(address, True, "retrying", error)
-    return Connection(address, True, "retrying", f"{error}, retry: in {max(0.0, wait):.0f} s")

@@ -27,7 +27,7 @@ from cryptography.exceptions import InvalidTag
 from meshd.crypto.aead import TAG_SIZE
 from meshd.crypto.handshake import Established, Initiator, Responder
 from meshd.crypto.identity import host_id_of
-from meshd.crypto.wire import MAX_HANDSHAKE_SIZE, Rejected
+from meshd.crypto.wire import MAX_HANDSHAKE_SIZE, MessageType, Rejected, decode_header
 from meshd.drops import DropReason
 from meshd.errors import DecodeError, LocalProtocolError
 from meshd.gossip import messages
@@ -193,7 +193,7 @@ class ControlLink:
             if established is not None and not self._identify(established):
                 return
         except Rejected as rejected:
-            self._rejected(rejected.reason)
+            self._rejected(rejected.reason, body)
             return
         if reply is not None:
             self._write_frame(reply)
@@ -207,10 +207,11 @@ class ControlLink:
         else:
             self._ready(now)
 
-    def _rejected(self, reason: DropReason) -> None:
+    def _rejected(self, reason: DropReason, body: bytes) -> None:
         if self.dialled:
             self._fail(reason, NO_ANSWER)
-        elif reason is DropReason.BAD_MAC1:
+        elif reason is DropReason.BAD_MAC1 and decode_header(body) is MessageType.BOOTSTRAP_INIT:
+            # a type 1 with a wrong mac1 is one meant for another host that was at this address once
             self._fail(reason, f"{self.address} tried with another mesh key", other_mesh_key=True)
         else:
             self._fail(reason, f"{self.address}: handshake refused ({reason.name.lower()})")

@@ -65,7 +65,7 @@ def _malformed(text: str) -> UserError:
 
 
 class Backoff:
-    """0.5 s × 1.5 each time, up to 60 s; the wait itself is that ± 50 %, so that hosts that failed together do not return together."""
+    """0.5 s × 1.5 each time, up to 60 s; a wait is that ± 50 %, so that hosts that failed together do not return together."""
 
     __slots__ = ("_interval",)
 
