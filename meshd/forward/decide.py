@@ -3,7 +3,7 @@
 From (segment, source, destination) and the tables to a verdict that the engine caches. Nothing is changed here, no table, no
 budget; what follows from a decision is the caller's, in this order:
 
-  outbound  1. `Fdb.local_sight` for the source, unless it is a group address; publish and set the claim that it asks for
+  outbound  1. `Fdb.local_sight` for the source; publish and set the claim that it asks for
             2. `decide_outbound`
             3. `spends(verdict)`: take a token for the source, `UnknownBudget.take`
   inbound   1. `decide_inbound`

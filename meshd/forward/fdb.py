@@ -26,7 +26,7 @@ from typing import NamedTuple
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import LocalProtocolError
 from meshd.forward.budget import TokenBucket
-from meshd.ids import HostId, Mac, SegmentId
+from meshd.ids import HostId, Mac, SegmentId, is_multicast
 
 __all__ = [
     "LEARNED_AGE",
@@ -269,6 +269,8 @@ class Fdb:
         frozen, the number cannot grow, or it is new and over LEARN_RATE or MAX_LEARNED (TABLE_FULL); the next frame asks
         again.
         """
+        if is_multicast(mac) or not any(mac):
+            return None  # no station's address
         key = MacKey(segment, mac)
         entry = self._entries.get(key)
         if entry is None or not entry.claims:

@@ -284,6 +284,11 @@ def test_a_duplicated_mac_calms_down_on_both_hosts() -> None:
 # learning
 
 
+@pytest.mark.parametrize("address", ["ffffffffffff", "01005e000001", "333300000001", "000000000000"])
+def test_what_is_no_station_is_not_learned(fdb: Fdb, address: str) -> None:
+    assert fdb.local_sight(SEG, Mac(bytes.fromhex(address)), 0) is None
+
+
 def test_learning_is_rate_limited(fdb: Fdb) -> None:
     assert sum(sight(fdb, A, mac(n), 0.0) for n in range(500)) == LEARN_RATE
     assert sum(sight(fdb, A, mac(n), 0.5) for n in range(500)) == LEARN_RATE / 2
