@@ -117,7 +117,7 @@ class PeerTable:
             mesh=mesh,
             entropy=entropy,
             rng=rng,
-            liveness=liveness,
+            boot=liveness().boot,
             lookup=lookup,
             sealed=self._sealed,
             drops=drops,
