@@ -20,7 +20,7 @@ from meshd.crypto.identity import Signer, Verifier
 from meshd.drops import DropCounters, DropReason
 from meshd.gossip.antientropy import compare, digest_messages
 from meshd.gossip.local import FLOOR_AGE, FLOOR_TOMBSTONES, Writer
-from meshd.gossip.messages import DigestMessage, Hello, Message, Records, Root, Want
+from meshd.gossip.messages import DigestMessage, Hello, Message, Records, Root, Want, WantRow
 from meshd.gossip.outbox import BATCH_BYTES, RECORDS_BYTES, Outbox
 from meshd.gossip.records import Batch, record_size
 from meshd.gossip.store import Store, StoreEvent
@@ -106,7 +106,9 @@ class Gossip:
             neighbour.outbox.has(log.origin, own.epoch, own.records[-1].seq)
         elif own is not None:
             neighbour.outbox.send_from(log.origin, own.epoch, 0)
-        neighbour.outbox.say_root(self.store.root_hash())
+        if self.store.me < host:
+            # one comparison settles both directions; if both began one, all that differs would be sent twice
+            neighbour.outbox.say_root(self.store.root_hash())
         self._neighbours[link] = neighbour
 
     def link_down(self, link: LinkId, now: float) -> None:
@@ -133,7 +135,8 @@ class Gossip:
             case DigestMessage():
                 self._compare(neighbour, message, now)
             case Want():
-                self._answer(neighbour, message)
+                for row in message.rows:
+                    self._answer(neighbour, row)
 
     def _enqueue(self, link: LinkId, batches: tuple[Batch, ...]) -> None:
         for batch in batches:
@@ -162,16 +165,16 @@ class Gossip:
             if merged.push_from is not None:
                 self._push(origin, merged.push_from, link)
             if merged.want is not None and neighbour is not None:
-                self._ask(neighbour, Want(short_id(origin), *merged.want), now)
+                self._ask(neighbour, WantRow(short_id(origin), *merged.want), now)
 
     def _compare(self, neighbour: _Neighbour, message: DigestMessage, now: float) -> None:
         comparison = compare(self.store, message.low, message.high, message.rows)
         for origin, (epoch, start) in comparison.send.items():
             neighbour.outbox.asked(origin, epoch, start)
         for short, epoch, start in comparison.want:
-            self._ask(neighbour, Want(short, epoch, start), now)
+            self._ask(neighbour, WantRow(short, epoch, start), now)
 
-    def _answer(self, neighbour: _Neighbour, want: Want) -> None:
+    def _answer(self, neighbour: _Neighbour, want: WantRow) -> None:
         origin = self.store.find(want.short)
         if origin is None or origin not in self.store.logs:
             return
@@ -179,7 +182,7 @@ class Gossip:
         if want.epoch <= epoch:
             neighbour.outbox.asked(origin, epoch, want.start if want.epoch == epoch else 0)
 
-    def _ask(self, neighbour: _Neighbour, want: Want, now: float) -> None:
+    def _ask(self, neighbour: _Neighbour, want: WantRow, now: float) -> None:
         if self._wanted.get(want.short, float("-inf")) > now:
             return
         if len(self._wanted) >= _MAX_WANTED:

@@ -31,6 +31,7 @@ from meshd.crypto.wire import MAX_HANDSHAKE_SIZE, MessageType, Rejected, decode_
 from meshd.drops import DropReason
 from meshd.errors import DecodeError, LocalProtocolError
 from meshd.gossip import messages
+from meshd.gossip.framing import FrameReader, frame
 from meshd.gossip.keys import DirectionKey
 from meshd.gossip.linktypes import (
     HANDSHAKE_TIME,
@@ -40,6 +41,7 @@ from meshd.gossip.linktypes import (
     NO_ANSWER,
     OURSELF,
     REKEY_LIMIT,
+    REKEY_RETRY,
     REKEY_TIME,
     SILENCE,
     TRANSITIONS,
@@ -68,7 +70,7 @@ class ControlLink:
         self.state = LinkState.NEW
         self.host: HostId | None = None
         self._config = config
-        self._in = bytearray()
+        self._in = FrameReader(self._size_is_possible)
         self._out = bytearray()
         self._events: deque[LinkEvent] = deque()
         self._deadline = now + HANDSHAKE_TIME
@@ -81,6 +83,7 @@ class ControlLink:
         self._remote_ed25519: bytes | None = None
         self._heard = now
         self._pinged = now
+        self._rekeys: dict[int, Initiator] = {}  # under way, at most REKEY_LIMIT / REKEY_RETRY
         self._rekey_at = now
         self._keyed_at = now
         self._bad_messages = 0
@@ -96,19 +99,19 @@ class ControlLink:
         if not data:
             self._end_of_stream()
             return
-        self._in += data
+        self._in.feed(data)
         while not self.closed():
-            if len(self._in) < 2:
+            try:
+                body = self._in.next()
+            except DecodeError:
+                self._fail(DropReason.LINK_GARBAGE, f"{self.address}: not a control link's bytes")
                 return
-            size = int.from_bytes(self._in[:2], "little")
-            if not self._size_is_possible(size):
-                self._fail(DropReason.LINK_GARBAGE, "not a control link's bytes")
+            if body is None:
                 return
-            if len(self._in) < 2 + size:
-                return
-            body = bytes(self._in[2 : 2 + size])
-            del self._in[: 2 + size]
-            self._frame(body, now)
+            if self.state in (LinkState.NEW, LinkState.HANDSHAKE):
+                self._handshake(body, now)
+            else:
+                self._sealed(body, now)
 
     def closed(self) -> bool:
         return self.state is LinkState.CLOSED
@@ -123,9 +126,6 @@ class ControlLink:
         if self.state in (LinkState.NEW, LinkState.HANDSHAKE):
             return 0 < size <= MAX_HANDSHAKE_SIZE
         return size > TAG_SIZE
-
-    def _write_frame(self, body: bytes) -> None:
-        self._out += len(body).to_bytes(2, "little") + body
 
     # messages
 
@@ -150,7 +150,7 @@ class ControlLink:
     def _seal(self, message: Message) -> None:
         if self._send is None:
             raise LocalProtocolError("no key to send with")
-        self._write_frame(self._send.seal(messages.encode_message(message)))
+        self._out += frame(self._send.seal(messages.encode_message(message)))
 
     # handshake
 
@@ -165,18 +165,12 @@ class ControlLink:
         except Rejected as rejected:
             self._fail(rejected.reason, "its key is of no use")
             return
-        self._write_frame(first)
+        self._out += frame(first)
         self._set_state(LinkState.HANDSHAKE)
 
     def _new_initiator(self, static: bytes | None) -> Initiator:
         liveness = None if static is None else self._config.liveness()
         return Initiator(self._config.context, index=self._config.index(), remote_static=static, liveness=liveness)
-
-    def _frame(self, body: bytes, now: float) -> None:
-        if self.state in (LinkState.NEW, LinkState.HANDSHAKE):
-            self._handshake(body, now)
-        else:
-            self._sealed(body, now)
 
     def _handshake(self, body: bytes, now: float) -> None:
         try:
@@ -196,7 +190,7 @@ class ControlLink:
             self._rejected(rejected.reason, body)
             return
         if reply is not None:
-            self._write_frame(reply)
+            self._out += frame(reply)
         if established is None:
             self._set_state(LinkState.HANDSHAKE)
             return
@@ -296,15 +290,20 @@ class ControlLink:
     # rekey
 
     def _start_rekey(self, now: float) -> None:
+        """Again after a while without an answer: a type 1 that another link's overtook is refused as not newer."""
+        self._rekey_at = now + self._config.rekey_time * REKEY_RETRY / REKEY_TIME
         try:
-            self._initiator = self._new_initiator(self._remote_static)
-            self._seal(messages.RekeyInit(self._initiator.start()))
+            initiator = self._new_initiator(self._remote_static)
+            self._seal(messages.RekeyInit(initiator.start()))
+            self._rekeys[initiator.index] = initiator
         except Rejected as rejected:
             self._fail(rejected.reason, f"{self.address}: rekey failed")
 
     def _answer_rekey(self, handshake: bytes, now: float) -> None:
-        if self.dialled or self._next_receive is not None:
-            raise DecodeError("a rekey at the wrong end or time")
+        if self.dialled:
+            raise DecodeError("a rekey from the wrong end")
+        if self._next_receive is not None:
+            return  # a repetition: the one before it has been answered
         responder = Responder(self._config.context, allocate=self._config.index, authorize=self._config.authorize)
         reply = responder.receive(self._config.context.read(handshake))
         established = responder.established
@@ -314,13 +313,15 @@ class ControlLink:
         self._send, self._next_receive = self._keys(established)
 
     def _finish_rekey(self, handshake: bytes, now: float) -> None:
-        if self._initiator is None:
+        answer = self._config.context.read(handshake)
+        initiator = self._rekeys.get(answer.receiver)
+        if initiator is None:
             raise DecodeError("an answer to no rekey")
-        self._initiator.receive(self._config.context.read(handshake))
-        established = self._initiator.established
+        initiator.receive(answer)
+        established = initiator.established
         if established is None:
             raise DecodeError("an answer that ends no handshake")
-        self._initiator = None
+        self._rekeys.clear()
         self._seal(messages.RekeyDone())
         self._send, self._receive = self._keys(established)
         self._new_keys_since(now)
@@ -339,7 +340,7 @@ class ControlLink:
         if self.state is not LinkState.READY:
             return self._deadline
         deadlines = [self._heard + SILENCE, self._pinged + KEEPALIVE, self._keyed_at + self._expiry]
-        if self.dialled and self._initiator is None:
+        if self.dialled:
             deadlines.append(self._rekey_at)
         return min(deadlines)
 
@@ -360,7 +361,7 @@ class ControlLink:
         elif now >= self._keyed_at + self._expiry:
             self._fail(DropReason.KEY_EXPIRED, f"{self.address}: rekey was not finished")
         else:
-            if self.dialled and self._initiator is None and now >= self._rekey_at:
+            if self.dialled and now >= self._rekey_at:
                 self._start_rekey(now)
             if self.state is LinkState.READY and now >= self._pinged + KEEPALIVE:
                 self._pinged = now

@@ -22,6 +22,7 @@ __all__ = [
     "NO_ANSWER",
     "OURSELF",
     "REKEY_LIMIT",
+    "REKEY_RETRY",
     "REKEY_TIME",
     "SILENCE",
     "TRANSITIONS",
@@ -38,8 +39,9 @@ HANDSHAKE_TIME = 5.0
 KEEPALIVE = 10.0
 SILENCE = 30.0  # dead after this long without a frame
 REKEY_TIME = 120.0
+REKEY_RETRY = 20.0
 REKEY_LIMIT = 180.0  # a link whose rekey never finished ends here, like every other key
-MAX_EVENTS = 1024  # the shell stops reading while events wait; beyond this the peer is too fast
+MAX_EVENTS = 4096  # the shell stops reading while events wait; beyond this the peer is too fast
 MAX_BAD_MESSAGES = 16  # messages that do not decode: one is a bug somewhere, many are an attack
 
 NO_ANSWER = "no answer to our key: other mesh key, or 6783 closed"

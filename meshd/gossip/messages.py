@@ -4,7 +4,7 @@
     2  RECORDS       [2, batches]                deltas, see `records`
     3  ROOT          [3, root hash 8]            "this is what I hold"; answered by DIGEST unless equal
     4  DIGEST        [4, low, high, rows]        all logs held with low <= short id <= high: [short id 8, epoch, known, set hash 8]
-    5  WANT          [5, short id 8, epoch, start]   "send me this origin's records beyond start"
+    5  WANT          [5, [[short id 8, epoch, start], …]]   "send me these origins' records beyond start"
     6  PING          [6]                         keepalive, answered by
     7  PONG          [7]
     8  REKEY_INIT    [8, handshake type 1]       new keys for this link, see `link`
@@ -32,6 +32,7 @@ __all__ = [
     "HASH_SIZE",
     "MAX_DIGEST_ROWS",
     "MAX_MESSAGE",
+    "MAX_WANT_ROWS",
     "DigestMessage",
     "Hello",
     "Leave",
@@ -45,6 +46,7 @@ __all__ = [
     "Root",
     "Unknown",
     "Want",
+    "WantRow",
     "decode_message",
     "encode_message",
 ]
@@ -52,6 +54,7 @@ __all__ = [
 MAX_MESSAGE = 60_000
 MAX_BATCHES = MAX_ARRAY
 MAX_DIGEST_ROWS = MAX_ARRAY
+MAX_WANT_ROWS = MAX_ARRAY
 MAX_ADDRESS = 64
 MAX_HANDSHAKE = 512
 HASH_SIZE = 8
@@ -81,10 +84,15 @@ class DigestMessage:
 
 
 @dataclass(slots=True, frozen=True)
-class Want:
+class WantRow:
     short: ShortId
     epoch: int
     start: int
+
+
+@dataclass(slots=True, frozen=True)
+class Want:
+    rows: tuple[WantRow, ...]
 
 
 @dataclass(slots=True, frozen=True)
@@ -160,6 +168,11 @@ def _take_digest(fields: _Fields) -> DigestMessage:
     return DigestMessage(low, high, tuple(rows))
 
 
+def _take_want(fields: _Fields) -> Want:
+    rows = (take_tuple(row, MAX_ARRAY, 3) for row in take_tuple(fields[0], MAX_WANT_ROWS))
+    return Want(tuple(WantRow(_take_short(row[0]), take_int(row[1]), take_int(row[2])) for row in rows))
+
+
 # number, type, fields needed, fields -> message, message -> fields. APPEND ONLY.
 _Decode = Callable[[_Fields], Message]
 _Encode = Callable[[Any], tuple[object, ...]]
@@ -174,13 +187,7 @@ _TABLE: tuple[tuple[int, type[Any], int, _Decode, _Encode], ...] = (
     (2, Records, 1, lambda f: Records(_take_batches(f[0])), lambda m: (_pack_batches(m.batches),)),
     (3, Root, 1, lambda f: Root(take_bytes(f[0], HASH_SIZE, HASH_SIZE)), lambda m: (m.root_hash,)),
     (4, DigestMessage, 3, _take_digest, _pack_digest),
-    (
-        5,
-        Want,
-        3,
-        lambda f: Want(_take_short(f[0]), take_int(f[1]), take_int(f[2])),
-        lambda m: (m.short, m.epoch, m.start),
-    ),
+    (5, Want, 1, _take_want, lambda m: (tuple((row.short, row.epoch, row.start) for row in m.rows),)),
     (6, Ping, 0, lambda _: Ping(), lambda _: ()),
     (7, Pong, 0, lambda _: Pong(), lambda _: ()),
     (8, RekeyInit, 1, lambda f: RekeyInit(take_bytes(f[0], 1, MAX_HANDSHAKE)), lambda m: (m.handshake,)),

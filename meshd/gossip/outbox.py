@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshd.gossip.messages import DigestMessage, Message, Records, Root, Want
+from meshd.gossip.messages import MAX_WANT_ROWS, DigestMessage, Message, Records, Root, Want, WantRow
 from meshd.gossip.records import Batch, record_size
 from meshd.gossip.store import Store
 from meshd.ids import HostId, ShortId
@@ -34,7 +34,7 @@ class Outbox:
     def __init__(self) -> None:
         self._ranges: dict[HostId, _Range] = {}
         self._known: dict[HostId, tuple[int, int]] = {}
-        self._wants: dict[ShortId, Want] = {}
+        self._wants: dict[ShortId, WantRow] = {}
         self._digests: list[DigestMessage] = []
         self._root: Root | None = None
 
@@ -61,7 +61,7 @@ class Outbox:
         """The neighbour has shown that it holds this much."""
         self._known[origin] = max(self._known.get(origin, (0, 0)), (epoch, known))
 
-    def ask(self, want: Want) -> None:
+    def ask(self, want: WantRow) -> None:
         self._wants[want.short] = want
 
     def say_root(self, root_hash: bytes) -> None:
@@ -73,7 +73,8 @@ class Outbox:
     def next_message(self, store: Store) -> Message | None:
         """The most urgent message: questions first, since they are small and their answers long."""
         if self._wants:
-            return self._wants.pop(next(iter(self._wants)))
+            rows = [self._wants.pop(short) for short in list(self._wants)[:MAX_WANT_ROWS]]
+            return Want(tuple(rows))
         if self._root is not None:
             root, self._root = self._root, None
             return root

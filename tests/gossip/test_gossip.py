@@ -9,7 +9,7 @@ import pytest
 
 from meshd.drops import DropReason
 from meshd.gossip.gossip import LINK_BACKLOG, MAX_INBOX
-from meshd.gossip.messages import Hello, Records, Root, Want
+from meshd.gossip.messages import Hello, Records, Root, Want, WantRow
 from meshd.gossip.records import Batch, Record, sign_record
 from meshd.ids import LinkId, short_id
 
@@ -38,16 +38,35 @@ def test_two_hosts_tell_each_other_at_once() -> None:
     assert mesh.hosts["b"].store.value(mesh.hosts["a"].store.me, b"h") == b"host a"
 
 
-def test_the_first_message_of_a_link_is_hello_with_the_own_log() -> None:
-    host = make_gossip("a")
-    host.put(b"h", b"host a", 0.0)
-    host.link_up(LinkId(1), make_gossip("b").store.me, 0.0, observed="192.0.2.7")
-    (link, hello), (_, root) = host.poll(0.0)
+def test_a_link_begins_with_hello_and_one_end_asks_to_compare() -> None:
+    one, other = sorted((make_gossip("a"), make_gossip("b")), key=lambda host: host.store.me)
+    for host, peer in ((one, other), (other, one)):
+        host.put(b"h", b"a host", 0.0)
+        host.link_up(LinkId(1), peer.store.me, 0.0, observed="192.0.2.7")
+    (link, hello), (_, root) = one.poll(0.0)
     assert link == 1
     assert isinstance(hello, Hello)
     assert hello.observed == "192.0.2.7"
     assert [record.key for record in hello.batches[0].records] == [b"h"]
     assert isinstance(root, Root)
+    ((_, hello),) = other.poll(0.0)
+    assert isinstance(hello, Hello)
+
+
+def test_a_joining_host_is_sent_everything_once() -> None:
+    mesh = Mesh("ab")
+    for n in range(40):
+        name = f"host {n}"
+        public = public_of(name)
+        origin = Batch(public, 1, 0, True, None, ()).origin
+        records = [Record(origin, 1, seq, b"k%d" % seq, bytes(100), b"") for seq in range(1, 21)]
+        signed = tuple(sign_record(MESH_ID, record, fake_signer(public)) for record in records)
+        mesh.hosts["a"].store.merge(Batch(public, 1, 0, True, None, signed))
+    mesh.link("a", "b")
+    mesh.settle()
+    mesh.check()
+    assert mesh.hosts["b"].store.drops[DropReason.STALE_RECORD] == 0
+    assert mesh.messages < 15
 
 
 def test_a_change_crosses_a_line_of_hosts_without_a_timer() -> None:
@@ -298,7 +317,7 @@ def test_a_gap_is_asked_for_once() -> None:
     host.poll(0.0)
     for link in (1, 2, 3):
         host.receive(LinkId(link), Records((Batch(public, 1, 8, True, None, (record,)),)), 0.0)
-    assert host.poll(0.0) == [(LinkId(1), Want(short_id(origin), 1, 0))]
+    assert host.poll(0.0) == [(LinkId(1), Want((WantRow(short_id(origin), 1, 0),)))]
 
 
 def test_a_message_on_an_unknown_link_is_nothing() -> None:

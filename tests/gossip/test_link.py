@@ -7,9 +7,11 @@ from random import Random
 import pytest
 
 from meshd.crypto.identity import host_id_of
+from meshd.crypto.wire import Liveness
 from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
 from meshd.gossip.codec import pack
+from meshd.gossip.framing import frame
 from meshd.gossip.link import ControlLink
 from meshd.gossip.linktypes import (
     HANDSHAKE_TIME,
@@ -22,7 +24,7 @@ from meshd.gossip.linktypes import (
     LinkFailed,
     LinkState,
 )
-from meshd.gossip.messages import RekeyDone, RekeyInit, Root, Want
+from meshd.gossip.messages import RekeyDone, RekeyInit, Root, Want, WantRow
 from meshd.ids import ShortId
 
 from .links import OTHER_MESH, Host, Pair
@@ -53,10 +55,10 @@ def test_both_ends_know_each_other_and_talk(ik: bool, chunk: int) -> None:
         assert ready.host == host_id_of(other.identity.ed25519_public)
         assert (ready.ed25519, ready.static) == (other.identity.ed25519_public, other.static)
     link.dialler.send_message(root(1))
-    link.dialler.send_message(Want(ShortId(b"12345678"), 1, 2))
+    link.dialler.send_message(Want((WantRow(ShortId(b"12345678"), 1, 2),)))
     link.acceptor.send_message(root(2))
     link.settle()
-    assert link.received("acceptor") == [root(1), Want(ShortId(b"12345678"), 1, 2)]
+    assert link.received("acceptor") == [root(1), Want((WantRow(ShortId(b"12345678"), 1, 2),))]
     assert link.received("dialler") == [root(2)]
 
 
@@ -230,7 +232,7 @@ def test_a_changed_stream_ends_the_link(change: str) -> None:
 def seal(end: ControlLink, plain: bytes) -> None:
     """Send what a bad peer of the mesh might."""
     assert end._send is not None
-    end._write_frame(end._send.seal(plain))
+    end._out += frame(end._send.seal(plain))
 
 
 def test_one_bad_message_costs_only_itself_many_cost_the_link() -> None:
@@ -318,11 +320,11 @@ def test_rekey_under_traffic_both_ways_loses_nothing() -> None:
         link.settle(20.0)
         assert link.received("acceptor") == sent["dialler"]
         assert link.received("dialler") == sent["acceptor"]
-        rekeys += next_attempt(link)
+        rekeys += attempts(link)
     assert rekeys >= 20 * 5
 
 
-def next_attempt(link: Pair) -> int:
+def attempts(link: Pair) -> int:
     """How many type 1 messages the dialler has made in place."""
     return link.dialler._config.liveness().attempt - 2
 
@@ -352,3 +354,22 @@ def test_rekey_messages_out_of_place_are_bad_messages() -> None:
     assert link.received("acceptor") == [root(1)]
     assert link.acceptor._config.drops[DropReason.BAD_RECORD] == 2
     assert link.dialler._config.drops[DropReason.BAD_RECORD] == 1
+
+
+def test_a_rekey_that_was_refused_is_tried_again() -> None:
+    one, two = Host("one"), Host("two")
+    one.knows(two)
+    two.knows(one)
+    link = Pair(one.dial(to=two), two.accept())
+    link.settle()
+    two.newest[one.static] = Liveness(1, 3)  # a type 1 on another link has overtaken
+    now = 0.0
+    while attempts(link) < 2:
+        now += 1.0
+        for end in (link.dialler, link.acceptor):
+            end.handle_timer(now)
+        link.settle(now)
+        assert now < 150
+    link.dialler.send_message(root(1))
+    link.settle(now)
+    assert link.received("acceptor") == [root(1)]

@@ -31,6 +31,7 @@ from meshd.gossip.messages import (
     Root,
     Unknown,
     Want,
+    WantRow,
     decode_message,
     encode_message,
 )
@@ -125,7 +126,7 @@ MESSAGES: dict[str, Message] = {
     "digest": DigestMessage(
         LOW, HIGH, (Digest(ShortId(b"aaaaaaaa"), 1, 2, 3), Digest(ShortId(b"bbbbbbbb"), 4, 0, 1 << 63))
     ),
-    "want": Want(ShortId(b"aaaaaaaa"), 5, 17),
+    "want": Want((WantRow(ShortId(b"aaaaaaaa"), 5, 17), WantRow(ShortId(b"bbbbbbbb"), 0, 0))),
     "ping": Ping(),
     "pong": Pong(),
     "rekey init": RekeyInit(bytes(148)),
@@ -319,8 +320,10 @@ def test_unknown_numbers() -> None:
         (4, HIGH, LOW, ((b"aaaaaaaa", 1, 1, bytes(8)),)),
         (4, LOW, HIGH, ((b"bbbbbbbb", 1, 1, bytes(8)), (b"aaaaaaaa", 1, 1, bytes(8)))),
         (4, LOW, HIGH, ((b"aaaaaaaa", 1, 1, 3),)),
-        (5, b"aaaaaaaa", 1),
-        (5, b"aaaaaaaa", 1, -1),
+        (5, b"aaaaaaaa"),
+        (5, ((b"aaaaaaaa", 1),)),
+        (5, ((b"aaaaaaaa", 1, -1),)),
+        (5, ((b"aaaaaaaa", 1, 1),) * 257),
         (8, b""),
         (9, bytes(513)),
     ],
