@@ -65,7 +65,7 @@ def watch(conditions: LinkConditions, seed: int = 1) -> tuple[SimNetwork, Prober
         LinkConditions(),
         LinkConditions(loss=0.05, jitter=0.01, duplicate=0.02),
         LinkConditions(delay=0.3, jitter=0.1, loss=0.02),
-        LinkConditions(loss=0.1),  # 19 % of round trips; eight in a row are lost about once in six days
+        LinkConditions(loss=0.1),  # 19 % of round trips; eight in a row are lost about once a week
     ],
     ids=["good", "5 % loss", "far", "10 % loss"],
 )
