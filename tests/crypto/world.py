@@ -7,6 +7,7 @@ would be a disaster on the wire: a key sealed under twice, an index that is adde
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -209,7 +210,7 @@ class World:
             times = [deadline for deadline in deadlines if deadline is not None]
             if self._flying:
                 times.append(self._flying[0][0])
-            moment = min(times, default=end)
+            moment = min(times, default=math.inf)
             if moment > end:
                 self.now = end
                 return
@@ -218,7 +219,8 @@ class World:
                 host.tick()
             while self._flying and self._flying[0][0] <= self.now:
                 _, _, source, to, packet = heapq.heappop(self._flying)
-                self.hosts[to].arrive(packet, source)
+                if to in self.hosts:
+                    self.hosts[to].arrive(packet, source)
             if check:
                 self.check()
 
