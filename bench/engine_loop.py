@@ -104,9 +104,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--udp", action="store_true", help="also find the highest rate of 64 B datagrams with < 1 %% loss")
-    parser.add_argument("--no-offloads", action="store_true", help="underlay without GSO, GRO and TSO: nearer to a plain NIC")
-    parser.add_argument("--profile", help="write cProfile statistics of the routers to FILE.0 and FILE.1 (slows them down)")
+    parser.add_argument(
+        "--udp", action="store_true", help="also find the highest rate of 64 B datagrams with < 1 %% loss"
+    )
+    parser.add_argument(
+        "--no-offloads", action="store_true", help="underlay without GSO, GRO and TSO: nearer to a plain NIC"
+    )
+    parser.add_argument(
+        "--profile", help="write cProfile statistics of the routers to FILE.0 and FILE.1 (slows them down)"
+    )
     options = parser.parse_args()
     results = {name: Result() for name in ROLES}
     arguments = ("--profile", options.profile) if options.profile else ()

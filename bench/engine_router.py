@@ -1,6 +1,6 @@
 """One engine with one peer on an event loop, all keys and verdicts fixed: the packet path without a node.
 
-    python -m bench.engine_router HOST TAP REMOTE [--profile FILE]      HOST is 0 or 1; run it in the host's namespace
+python -m bench.engine_router HOST TAP REMOTE [--profile FILE]      HOST is 0 or 1; run it in the host's namespace
 """
 
 from __future__ import annotations

@@ -21,9 +21,18 @@ __all__ = ["UNDERLAY", "Topology", "topology"]
 
 UNDERLAY = ("10.78.0.1", "10.78.0.2")
 MESH_MTU = 1372
+VXLAN_MTU = 1450
 GSO_MAX_SIZE = 59000
 TAP = "mt0"
 READY_SECONDS = 5.0
+# `ethtool -K DEVICE tso off gso off gro off`, where there is no ethtool (linux/ethtool.h: STSO, SGSO, SGRO; SIOCETHTOOL)
+OFFLOADS_OFF = """
+import array, fcntl, socket, struct, sys
+with socket.socket() as anything:
+    for command in (0x1F, 0x24, 0x2C):
+        value = array.array("I", (command, 0))
+        fcntl.ioctl(anything, 0x8946, struct.pack("16sP16x", sys.argv[1].encode(), value.buffer_info()[0]))
+"""
 ROOT = Path(__file__).parent.parent
 
 
@@ -37,9 +46,10 @@ def run(*arguments: str) -> str:
 class Topology:
     """Names of the namespaces and the two router processes."""
 
-    def __init__(self, offloads: bool) -> None:
+    def __init__(self, offloads: bool, vxlan: bool) -> None:
         self.prefix = f"mdeng{os.getpid()}-"
         self.offloads = offloads
+        self.vxlan = vxlan
         self.routers: list[subprocess.Popen[bytes]] = []
 
     def space(self, role: str, host: int) -> str:
@@ -59,15 +69,19 @@ class Topology:
             self.ip(space, "addr", "add", f"{UNDERLAY[host]}/24", "dev", "u0")
             self.ip(space, "link", "set", "u0", "up")
             if not self.offloads:
-                run("ip", "netns", "exec", space, "ethtool", "-K", "u0", "gso", "off", "gro", "off", "tso", "off")
+                run("ip", "netns", "exec", space, sys.executable, "-c", OFFLOADS_OFF, "u0")
             self.bridge(host, "mesh")
-            self.bridge(host, "vx")
             self.container(host, "c", "mesh", f"10.77.1.{host + 1}/24", MESH_MTU)
-            self.container(host, "v", "vx", f"10.77.2.{host + 1}/24", 1450)
-            local, remote = UNDERLAY[host], UNDERLAY[1 - host]
-            vxlan = ("vxlan", "id", "1", "local", local, "remote", remote, "dstport", "4789", "dev", "u0")
-            self.ip(space, "link", "add", "x0", "mtu", "1450", "type", *vxlan)
-            self.ip(space, "link", "set", "x0", "master", "vx", "up")
+            if self.vxlan:
+                self.build_vxlan(host)
+
+    def build_vxlan(self, host: int) -> None:
+        space, local, remote = self.space("h", host), UNDERLAY[host], UNDERLAY[1 - host]
+        self.bridge(host, "vx")
+        self.container(host, "v", "vx", f"10.77.2.{host + 1}/24", VXLAN_MTU)
+        vxlan = ("vxlan", "id", "1", "local", local, "remote", remote, "dstport", "4789", "dev", "u0")
+        self.ip(space, "link", "add", "x0", "mtu", str(VXLAN_MTU), "type", *vxlan)
+        self.ip(space, "link", "set", "x0", "master", "vx", "up")
 
     def bridge(self, host: int, name: str) -> None:
         space = self.space("h", host)
@@ -122,9 +136,9 @@ class Topology:
 
 
 @contextlib.contextmanager
-def topology(*router_arguments: str, offloads: bool = True) -> Iterator[Topology]:
+def topology(*router_arguments: str, offloads: bool = True, vxlan: bool = True) -> Iterator[Topology]:
     """Everything set up and both routers running."""
-    made = Topology(offloads)
+    made = Topology(offloads, vxlan)
     try:
         made.build()
         made.start_routers(*router_arguments)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from meshd.drops import DropReason
@@ -44,14 +44,14 @@ class UdpPort:
     """The `DatagramPort` over one socket; owns it. Non-blocking. `segmenting` and `grouping` say what the kernel does for us."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.family: Literal[4, 6] = 6 if sock.family == socket.AF_INET6 else 4
+        self.family: int = 6 if sock.family == socket.AF_INET6 else 4
         self.segmenting = True
         self._socket = sock
         self._buffer = bytearray(MAX_DATAGRAM)
         self._view = memoryview(self._buffer)
         self._into = [self._buffer]
         self._receive = sock.recvmsg_into
-        self._send = sock.sendmsg
+        self._send: Callable[..., int] = sock.sendmsg
         self._overflow = 0
         self._source = Endpoint("", 0)
         self._source_address: object = None

@@ -93,7 +93,7 @@ def partial(packet: Packet) -> bytes:
         source, destination = packet[IP].src, packet[IP].dst
         addresses = b"".join(bytes(map(int, host.split("."))) for host in (source, destination))
     else:
-        addresses = raw[start - 32 : start]
+        addresses = bytes(raw[start - 32 : start])
     protocol = 6 if TCP in packet else 17
     pseudo = bytes(addresses) + struct.pack(">II", len(raw) - start, protocol)
     raw[start + offset : start + offset + 2] = struct.pack(">H", fold(pseudo))
@@ -145,7 +145,7 @@ def cut(packet: Packet, size: int) -> list[bytes]:
 
 
 def complete(written: bytes) -> list[bytes]:
-    """What the receiving kernel makes of one write: super-frames cut, partial checksums completed. Checks the vnet header on the way."""
+    """What the receiving kernel makes of one write: super-frames cut, partial checksums completed. Checks the vnet header."""
     flags, gso, _, size, start, offset = _VNET.unpack_from(written)
     frame = written[_VNET.size :]
     if not flags & 1:

@@ -68,11 +68,9 @@ class RunWindow(ReplayWindow):
         kept = ring[low & mask] if first & 7 else 0  # the head's own block
         for block in range(max(low, high - mask), high + 1):
             ring[block & mask] = 0xFF
-        if low == high:
-            ring[low & mask] = kept | (0xFF << (first & 7) & 0xFF >> (7 - (last & 7)))
-        else:
+        if high - low <= mask:  # else the run has gone all the way round and the low block is a newer one by now
             ring[low & mask] = kept | (0xFF << (first & 7) & 0xFF)
-            ring[high & mask] = 0xFF >> (7 - (last & 7))
+        ring[high & mask] &= 0xFF >> (7 - (last & 7))
         self.head = last
         self.received += last - first + 1
 
