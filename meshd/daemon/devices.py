@@ -7,7 +7,6 @@ their traffic on this host goes on without the router.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from meshd.capture.firewall import ensure_rules
 from meshd.capture.links import find_link
 from meshd.capture.netlink import Netlink
 from meshd.capture.tap import TapDevice, open_tap, prepare_tap
-from meshd.capture.underlay import addresses_of_host, local_endpoints, underlay_mtu
+from meshd.capture.underlay import addresses_of_host, local_endpoints
 from meshd.capture.veth import host_ends
 from meshd.config import LaunchOptions, interface_mtu
 from meshd.daemon.preflight import tap_name
@@ -40,7 +39,7 @@ class Underlay:
 
     endpoints: tuple[str, ...]  # numeric addresses that others may reach, IPv4 first
     own_addresses: frozenset[str]
-    mtu: int  # of the device towards the first peer, or the smallest of the devices that face outside
+    mtu: int  # the smallest of the devices that face outside
     interface_mtu: int
 
 
@@ -75,11 +74,11 @@ class Devices:
             remove_bridge(ipr, self.bridge)
 
 
-def survey(ipr: IPRoute, options: LaunchOptions, targets: tuple[str, ...]) -> Underlay:
+def survey(ipr: IPRoute, options: LaunchOptions) -> Underlay:
     """Blocks. Raises UserError where the underlay leaves no room for frames."""
     exclude = {options.bridge, tap_name(options.bridge)}
     endpoints = [options.host] if options.host else local_endpoints(ipr, exclude)
-    mtu = _underlay_mtu(ipr, targets, endpoints)
+    mtu = _underlay_mtu(ipr, endpoints)
     chosen = options.mtu or _interface_mtu(mtu, 6 if endpoints and all(":" in address for address in endpoints) else 4)
     return Underlay(
         endpoints=tuple(endpoints),
@@ -89,20 +88,11 @@ def survey(ipr: IPRoute, options: LaunchOptions, targets: tuple[str, ...]) -> Un
     )
 
 
-def _underlay_mtu(ipr: IPRoute, targets: tuple[str, ...], endpoints: list[str]) -> int:
-    """Of the way to the first numeric target, else of our own best address's device."""
-    for target in (*(target.rpartition(":")[0] or target for target in targets), *targets):
-        with contextlib.suppress(OSError, ValueError, UserError):
-            return underlay_mtu(ipr, target.strip("[]"))
-    for address in endpoints:
-        with contextlib.suppress(OSError, ValueError, UserError, StopIteration):
-            return _device_mtu(ipr, address)
-    return _DEFAULT_UNDERLAY_MTU
-
-
-def _device_mtu(ipr: IPRoute, address: str) -> int:
-    index = next(int(entry["index"]) for entry in ipr.get_addr() if entry.get("address") == address)
-    return int(ipr.get_links(index)[0].get("mtu"))
+def _underlay_mtu(ipr: IPRoute, addresses: list[str]) -> int:
+    """The smallest of the devices that bear these addresses: what fits there fits on every way out of this host."""
+    bearers = {int(entry["index"]) for entry in ipr.get_addr() if entry.get_attr("IFA_ADDRESS") in addresses}
+    mtus = [int(link.get_attr("IFLA_MTU")) for link in ipr.get_links() if link["index"] in bearers]
+    return min(mtus, default=_DEFAULT_UNDERLAY_MTU)
 
 
 def _interface_mtu(mtu: int, family: int) -> int:

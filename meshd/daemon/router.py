@@ -85,7 +85,7 @@ class Router:
         targets = self._choose_targets(state)
         self._netlink = Netlink()
         self._closing.callback(self._netlink.close)
-        self._underlay = await self._netlink.run(lambda ipr: survey(ipr, self._options, targets))
+        self._underlay = await self._netlink.run(lambda ipr: survey(ipr, self._options))
         self._mac = bridge_mac(key.mesh_id, identity.host_id)
         self._devices = await open_devices(self._netlink, self._options, self._mac, self._underlay.interface_mtu)
         self._closing.callback(lambda: self._devices.close())

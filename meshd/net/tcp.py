@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from meshd.errors import UserError
 from meshd.ids import Endpoint, LinkId
@@ -81,8 +81,9 @@ class _Stream(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - the loop's own contract for TCP
-        self.transport = transport
+        self.transport = cast(
+            asyncio.Transport, transport
+        )  # the loop's contract for TCP; uvloop's class is no subclass
         stream_socket = transport.get_extra_info("socket")
         if stream_socket is not None:
             stream_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

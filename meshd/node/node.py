@@ -273,6 +273,7 @@ class Node:
         noted = self._upcalls.take_noted()
         for index in noted.confirmed:
             self.peers.sessions.confirm(index, now)
+        self.peers.carry_out(now)  # a probe that came under a new key is answered under it
         for peer, message, source, heard_at in noted.controls:
             self.peers.take_control(peer, message, source, heard_at)
         for host in noted.wanted:

@@ -248,10 +248,10 @@ class PeerTable:
                 case ReceiveKeyRemoved(index=index):
                     self._engine.drop_receive_key(index)
                 case SendKeyChanged(peer=host, suite=suite, key=key, remote_index=index):
-                    self._engine.set_send_key(self.peer(host).slot, suite, key, index)
-                    self._engine.send_control(
-                        self.peer(host).slot, _CONFIRM
-                    )  # the other side waits for a first datagram
+                    peer = self.peer(host)
+                    self._engine.set_send_key(peer.slot, suite, key, index)
+                    if peer.path is not None:  # else the first probe does it: the other side waits for a datagram
+                        self._engine.send_control(peer.slot, _CONFIRM)
                 case SendKeyRemoved(peer=host):
                     self._engine.drop_send_key(self.peer(host).slot)
                 case SessionReady():

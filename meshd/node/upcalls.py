@@ -63,8 +63,7 @@ class EngineUpcalls(Upcalls):
         return noted
 
     def decide_outbound(self, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
-        sighted = not is_multicast(source) and self._fdb.lookup(segment, source) != self._self
-        if sighted and len(self.noted.sights) < MAX_SIGHTS:
+        if not is_multicast(source) and len(self.noted.sights) < MAX_SIGHTS:
             self.noted.sights[segment, source] = None
         verdict = decide_outbound(segment, source, destination, self._tables(now))
         if spends(verdict):
