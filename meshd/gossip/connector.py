@@ -38,6 +38,7 @@ MAX_RESOLVED = 16  # addresses taken of one name
 MAX_DIALS = 16  # at a time
 SIMULTANEOUS = 10.0  # links of one pair that come up within this time are weighed by ids
 STABLE = 60.0  # a link that lasted this long is dialled again without backoff
+FRESH_TIME = 5.0  # a name that was looked up this long ago may be dialled
 YIELD_TIME = 0.5  # the higher id lets the lower one dial first
 
 
@@ -65,7 +66,7 @@ class _Target:
     resolve_at: float
     endpoints: tuple[Endpoint, ...] = ()
     resolving: bool = False
-    fresh: bool = False  # resolved, and not dialled since
+    fresh_until: float = float("-inf")  # looked up so lately, and not dialled since, that it may be dialled
     error: str = ""
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -152,15 +153,15 @@ class Connector:
     def poll(self, now: float) -> list[Request]:
         requests: list[Request] = list(self._closes)
         self._closes.clear()
-        stale = self._stale()
+        named_by = self._named()
         asked: dict[str, _Target] = {}
         dialling = self._dialling()
         for entry in self._addresses.values():
-            at = self._due_at(entry, stale, dialling)
+            at = self._due_at(entry, named_by, dialling)
             if at is None or at > now:
                 continue
-            named = stale.get(entry.endpoint)
-            if named is not None:
+            named = named_by.get(entry.endpoint)
+            if named is not None and now >= named.fresh_until:
                 asked[named.target.text] = named
             elif len(dialling) < MAX_DIALS:
                 entry.phase = _Phase.DIALLING
@@ -170,30 +171,30 @@ class Connector:
             if not target.resolving and now >= target.resolve_at:
                 target.resolving = True
                 requests.append(Resolve(target.target))
-        for target in self._targets.values():
-            if all(self._addresses[e].phase is not _Phase.WAITING for e in target.endpoints if e in self._addresses):
-                target.fresh = False
+        for request in requests:
+            if isinstance(request, Dial) and request.endpoint in named_by:
+                named_by[request.endpoint].fresh_until = now
         return requests
 
     def next_deadline(self) -> float | None:
         deadlines = [target.resolve_at for target in self._unresolved() if not target.resolving]
-        stale, dialling = self._stale(), self._dialling()
+        named_by, dialling = self._named(), self._dialling()
         if len(dialling) < MAX_DIALS:
             for entry in self._addresses.values():
-                at = self._due_at(entry, stale, dialling)
+                at = self._due_at(entry, named_by, dialling)
                 if at is not None:
                     deadlines.append(at)
         return min(deadlines, default=None)
 
     def _due_at(
-        self, entry: _Address, stale: Mapping[Endpoint, _Target], dialling: Mapping[Endpoint, HostId | None]
+        self, entry: _Address, named_by: Mapping[Endpoint, _Target], dialling: Mapping[Endpoint, HostId | None]
     ) -> float | None:
         """When it is this address's turn to be dialled, or looked up first; None: not before something else was reported."""
         if entry.phase is not _Phase.WAITING:
             return None
         if entry.host is not None and (entry.host in self._up or entry.host in dialling.values()):
             return None
-        named = stale.get(entry.endpoint)
+        named = named_by.get(entry.endpoint)
         if named is None:
             return entry.retry_at
         return None if named.resolving else max(entry.retry_at, named.resolve_at)
@@ -201,17 +202,17 @@ class Connector:
     def _dialling(self) -> dict[Endpoint, HostId | None]:
         return {e.endpoint: e.host for e in self._addresses.values() if e.phase is _Phase.DIALLING}
 
-    def _stale(self) -> dict[Endpoint, _Target]:
-        """The addresses that only a name led to, and that name has to be looked up again before they are dialled."""
-        stale = {
+    def _named(self) -> dict[Endpoint, _Target]:
+        """The addresses that only a name led to, and that name: it is looked up again before they are dialled again."""
+        named = {
             endpoint: target
             for target in self._targets.values()
-            if target.target.numeric is None and not target.fresh
+            if target.target.numeric is None
             for endpoint in target.endpoints
         }
         direct = {target.target.numeric for target in self._targets.values()}
         direct.update(endpoint for endpoints in self._wanted.values() for endpoint in endpoints)
-        return {endpoint: target for endpoint, target in stale.items() if endpoint not in direct}
+        return {endpoint: target for endpoint, target in named.items() if endpoint not in direct}
 
     def _unresolved(self) -> list[_Target]:
         return [t for t in self._targets.values() if t.target.numeric is None and not t.endpoints]
@@ -231,7 +232,8 @@ class Connector:
         entry.error = ""
         entry.backoff.reset()
         entry.endpoints = tuple(endpoints[:MAX_RESOLVED])
-        entry.fresh = True
+        entry.resolve_at = now
+        entry.fresh_until = now + FRESH_TIME
         for endpoint in entry.endpoints:
             self._address(endpoint, now)
         self._sweep()

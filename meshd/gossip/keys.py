@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from meshd.crypto.aead import Aead, nonce
+from meshd.crypto.aead import Aead, AeadFactory, nonce
+from meshd.crypto.handshake import Established
 
-__all__ = ["DirectionKey"]
+__all__ = ["DirectionKey", "direction_keys"]
 
 
 class DirectionKey:
@@ -24,3 +25,9 @@ class DirectionKey:
         plaintext = self._aead.open(nonce(self._counter), sealed, b"")
         self._counter += 1
         return plaintext
+
+
+def direction_keys(established: Established, aead: AeadFactory) -> tuple[DirectionKey, DirectionKey]:
+    """To send and to receive with."""
+    suite = established.suite
+    return DirectionKey(aead(suite, established.send_key)), DirectionKey(aead(suite, established.receive_key))

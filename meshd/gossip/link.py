@@ -27,12 +27,12 @@ from cryptography.exceptions import InvalidTag
 from meshd.crypto.aead import TAG_SIZE
 from meshd.crypto.handshake import Established, Initiator, Responder
 from meshd.crypto.identity import host_id_of
-from meshd.crypto.wire import MAX_HANDSHAKE_SIZE, MessageType, Rejected, decode_header
+from meshd.crypto.wire import MAX_HANDSHAKE_SIZE, Rejected
 from meshd.drops import DropReason
 from meshd.errors import DecodeError, LocalProtocolError
 from meshd.gossip import messages
 from meshd.gossip.framing import FrameReader, frame
-from meshd.gossip.keys import DirectionKey
+from meshd.gossip.keys import DirectionKey, direction_keys
 from meshd.gossip.linktypes import (
     HANDSHAKE_TIME,
     KEEPALIVE,
@@ -52,6 +52,7 @@ from meshd.gossip.linktypes import (
     LinkReady,
     LinkState,
     MessageReceived,
+    refusal,
 )
 from meshd.gossip.messages import Message
 from meshd.ids import HostId
@@ -194,7 +195,7 @@ class ControlLink:
         if established is None:
             self._set_state(LinkState.HANDSHAKE)
             return
-        self._send, self._receive = self._keys(established)
+        self._send, self._receive = direction_keys(established, self._config.aead)
         self._new_keys_since(now)
         if self._responder is not None and established.remote_identity is None:
             self._set_state(LinkState.CONFIRMING)
@@ -204,11 +205,9 @@ class ControlLink:
     def _rejected(self, reason: DropReason, body: bytes) -> None:
         if self.dialled:
             self._fail(reason, NO_ANSWER)
-        elif reason is DropReason.BAD_MAC1 and decode_header(body) is MessageType.BOOTSTRAP_INIT:
-            # a type 1 with a wrong mac1 is one meant for another host that was at this address once
-            self._fail(reason, f"{self.address} tried with another mesh key", other_mesh_key=True)
         else:
-            self._fail(reason, f"{self.address}: handshake refused ({reason.name.lower()})")
+            text, other_mesh_key = refusal(reason, body, self.address)
+            self._fail(reason, text, other_mesh_key=other_mesh_key)
 
     def _identify(self, established: Established) -> bool:
         """Who is it? False (and failed) for ourself, for nobody we know, and for another than we dialled."""
@@ -223,10 +222,6 @@ class ControlLink:
         self._remote_static, self._remote_ed25519 = static, ed25519
         self.host = host_id_of(ed25519)
         return True
-
-    def _keys(self, established: Established) -> tuple[DirectionKey, DirectionKey]:
-        suite, aead = established.suite, self._config.aead
-        return DirectionKey(aead(suite, established.send_key)), DirectionKey(aead(suite, established.receive_key))
 
     def _new_keys_since(self, now: float) -> None:
         self._keyed_at = now
@@ -273,7 +268,7 @@ class ControlLink:
             case messages.Ping():
                 self._seal(messages.Pong())
             case messages.Pong():
-                pass
+                pass  # it was heard
             case messages.RekeyInit():
                 self._answer_rekey(message.handshake, now)
             case messages.RekeyAnswer():
@@ -310,7 +305,7 @@ class ControlLink:
         if reply is None or established is None or established.remote_static != self._remote_static:
             raise DecodeError("a rekey with another key")
         self._seal(messages.RekeyAnswer(reply))
-        self._send, self._next_receive = self._keys(established)
+        self._send, self._next_receive = direction_keys(established, self._config.aead)
 
     def _finish_rekey(self, handshake: bytes, now: float) -> None:
         answer = self._config.context.read(handshake)
@@ -323,7 +318,7 @@ class ControlLink:
             raise DecodeError("an answer that ends no handshake")
         self._rekeys.clear()
         self._seal(messages.RekeyDone())
-        self._send, self._receive = self._keys(established)
+        self._send, self._receive = direction_keys(established, self._config.aead)
         self._new_keys_since(now)
 
     def _switch_receive(self, now: float) -> None:
@@ -353,8 +348,10 @@ class ControlLink:
             return
         if self.state is not LinkState.READY:
             if now >= self._deadline:
-                text = NO_ANSWER if self.dialled else f"{self.address}: no handshake within {HANDSHAKE_TIME:g} s"
-                self._fail(DropReason.LINK_LIMIT, text)
+                if self.dialled:
+                    self._unanswered()
+                else:
+                    self._fail(DropReason.LINK_LIMIT, f"{self.address}: no handshake within {HANDSHAKE_TIME:g} s")
             return
         if now >= self._heard + SILENCE:
             self._end(LinkClosed(f"nothing heard for {SILENCE:g} s"))
@@ -373,7 +370,7 @@ class ControlLink:
         if self.state is LinkState.READY:
             self._end(LinkClosed("closed by the other host"))
         elif self.dialled:
-            self._fail(DropReason.LINK_GARBAGE, NO_ANSWER)
+            self._unanswered()
         else:
             self._fail(DropReason.LINK_GARBAGE, f"{self.address}: closed before its handshake")
 
@@ -382,6 +379,11 @@ class ControlLink:
             self._fail(DropReason.LINK_LIMIT, f"{self.address}: too many messages at once")
         else:
             self._events.append(event)
+
+    def _unanswered(self) -> None:
+        """Not counted: nothing of anybody's was dropped."""
+        self._out.clear()
+        self._end(LinkFailed(DropReason.BAD_HANDSHAKE, NO_ANSWER))
 
     def _end(self, event: LinkFailed | LinkClosed) -> None:
         self._set_state(LinkState.CLOSED)

@@ -9,7 +9,7 @@ from random import Random
 
 from meshd.crypto.aead import AeadFactory, new_aead
 from meshd.crypto.handshake import Authorize, Context
-from meshd.crypto.wire import Liveness
+from meshd.crypto.wire import Liveness, MessageType, decode_header
 from meshd.drops import DropCounters, DropReason
 from meshd.gossip.messages import Message
 from meshd.ids import HostId
@@ -33,6 +33,7 @@ __all__ = [
     "LinkReady",
     "LinkState",
     "MessageReceived",
+    "refusal",
 ]
 
 HANDSHAKE_TIME = 5.0
@@ -117,3 +118,11 @@ class LinkConfig:
     drops: DropCounters
     aead: AeadFactory = new_aead
     rekey_time: float = REKEY_TIME
+
+
+def refusal(reason: DropReason, body: bytes, address: str) -> tuple[str, bool]:
+    """The acceptor's text for a refused handshake message, and whether it came from a mesh with another key."""
+    # a type 1 with a wrong mac1 is one meant for another host that was at this address once
+    if reason is DropReason.BAD_MAC1 and decode_header(body) is MessageType.BOOTSTRAP_INIT:
+        return f"{address} tried with another mesh key", True
+    return f"{address}: handshake refused ({reason.name.lower()})", False

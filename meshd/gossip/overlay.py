@@ -31,7 +31,8 @@ def ring_neighbours(me: HostId, hosts: Collection[HostId]) -> frozenset[HostId]:
 def choose_neighbours(
     me: HostId, hosts: Collection[HostId], linked: Collection[HostId], rng: Random
 ) -> frozenset[HostId]:
-    """The hosts to hold links with. `hosts`: all that are known; `linked`: those that a link is up with, in whichever direction.
+    """The hosts to hold links with. `hosts`: all that are known; `linked`: those that a link is up with, in whichever
+    direction, or being opened to.
 
     Links are added only when fewer than ACTIVE_LOW random ones are left, and then up to ACTIVE_VIEW; they are given up only above
     ACTIVE_HIGH. Between the two nothing moves.

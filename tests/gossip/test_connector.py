@@ -382,3 +382,40 @@ def test_strangers_in_their_handshake_are_not_listed() -> None:
     connector.link_down(LinkId(1), "garbage", 0.0)
     connector.link_down(LinkId(1), "twice", 0.0)
     assert connector.next_deadline() is None
+
+
+def test_a_name_is_looked_up_anew_however_its_addresses_take_turns() -> None:
+    """Two addresses of one host are dialled by turns: there is always one that waits, and the name is asked for all the same."""
+    connector = make("host2")
+    target = parse_target("host2", 6783)
+    connector.poll(0.0)
+    connector.resolved(target, [ONE, TWO], 0.0)
+    connector.poll(0.0)
+    up(connector, ONE, HIGHER, 0.0, link=1)
+    up(connector, TWO, HIGHER, 0.0, link=2)
+    assert connector.poll(0.0) == [Close(LinkId(2))]
+    connector.link_down(LinkId(2), "second link", 0.0)
+    connector.link_down(LinkId(1), "closed", 1.0)
+    now, lookups = 1.0, 0
+    for _ in range(10):
+        now = max(now, connector.next_deadline() or now)
+        for request in connector.poll(now):
+            if isinstance(request, Resolve):
+                lookups += 1
+                connector.resolved(target, [ONE, TWO], now)
+            elif isinstance(request, Dial):
+                connector.dial_failed(request.endpoint, "refused", now)
+    assert lookups >= 4
+
+
+def test_a_lookup_of_long_ago_is_not_dialled_by() -> None:
+    connector = make("host2")
+    target = parse_target("host2", 6783)
+    connector.poll(0.0)
+    up(connector, ONE, HIGHER, 0.0, outbound=False)
+    connector.want({HIGHER: [ONE]}, 0.0)
+    connector.resolved(target, [ONE], 0.0)
+    assert connector.poll(0.0) == []
+    connector.want({}, 0.0)
+    connector.link_down(LinkId(1), "closed", 1000.0)
+    assert connector.poll(1000.0) == [Resolve(target)]

@@ -163,11 +163,14 @@ def test_a_handshake_never_finished_ends_after_five_seconds() -> None:
     assert link.acceptor.next_deadline() == HANDSHAKE_TIME
     link.acceptor.handle_timer(HANDSHAKE_TIME - 0.1)
     assert not link.acceptor.closed()
-    for end, text in ((link.acceptor, "192.0.2.1:40000: no handshake within 5 s"), (link.dialler, NO_ANSWER)):
+    for end, reason, text in (
+        (link.acceptor, DropReason.LINK_LIMIT, "192.0.2.1:40000: no handshake within 5 s"),
+        (link.dialler, DropReason.BAD_HANDSHAKE, NO_ANSWER),
+    ):
         end.handle_timer(HANDSHAKE_TIME)
         event = end.next_event()
         assert isinstance(event, LinkFailed)
-        assert (event.reason, event.text) == (DropReason.LINK_LIMIT, text)
+        assert (event.reason, event.text) == (reason, text)
         assert end.data_to_send() == b""
         assert end.next_deadline() is None
 
