@@ -141,7 +141,7 @@ class KeySlots:
             raise LocalProtocolError("two keys under one index")
         self._keys.insert(0, pair)
         if may_send:
-            self._current = pair
+            self._make_current(pair)
         return Change(added=pair, send_changed=may_send, send=pair if may_send else None, removed=tuple(self._evict()))
 
     def confirm(self, local_index: int, now: float) -> Change:
