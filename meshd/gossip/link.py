@@ -124,9 +124,8 @@ class ControlLink:
 
     def _size_is_possible(self, size: int) -> bool:
         """Checked before the body is waited for: a stranger cannot make us hold 64 KB."""
-        if self.state in (LinkState.NEW, LinkState.HANDSHAKE):
-            return 0 < size <= MAX_HANDSHAKE_SIZE
-        return size > TAG_SIZE
+        handshake = self.state in (LinkState.NEW, LinkState.HANDSHAKE)
+        return 0 < size <= MAX_HANDSHAKE_SIZE if handshake else size > TAG_SIZE
 
     # messages
 
@@ -251,8 +250,7 @@ class ControlLink:
         if self.state is LinkState.CONFIRMING:
             self._ready(now)
         try:
-            message = messages.decode_message(plain)
-            self._dispatch(message, now)
+            self._dispatch(messages.decode_message(plain), now)
         except DecodeError:
             self._bad_message()
 
