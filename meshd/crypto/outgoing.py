@@ -55,7 +55,7 @@ class Attempt:
 
 
 class Outgoing:
-    """`boot`: persisted, raised at each start. `remember`: is told the ephemeral key of each type 5 of ours."""
+    """`liveness`: the next one for a type 1. `remember`: is told the ephemeral key of each type 5 of ours."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Outgoing:
         timing: Timing,
         timers: SessionTimers,
         rng: random.Random,
-        boot: int,
+        liveness: Callable[[], Liveness],
         send: Send,
         remember: Callable[[bytes], None],
     ) -> None:
@@ -76,7 +76,7 @@ class Outgoing:
         self._rng = rng
         self._send = send
         self._remember = remember
-        self._liveness = Liveness(boot, 0)
+        self._next_liveness = liveness
         self._attempts: dict[HostId | Endpoint, Attempt] = {}
         self._confirming: dict[int, Attempt] = {}
         self._bootstraps = 0
@@ -156,7 +156,7 @@ class Outgoing:
         index = self._table.free_index()
         liveness = None
         if attempt.static is not None:
-            self._liveness = liveness = Liveness(self._liveness.boot, self._liveness.attempt + 1)
+            liveness = self._next_liveness()
         machine = Initiator(self._context, index=index, remote_static=attempt.static, liveness=liveness)
         message = machine.start()
         attempt.machine = machine

@@ -47,7 +47,7 @@ SEEN_BOOTSTRAPS = 1024
 class Sessions:
     """`lookup`: static key -> peer, from records. `sealed`: how many datagrams were sealed under a peer's present send key.
 
-    `boot`: the persisted counter that was raised at this start.
+    `liveness`: the next one for a type 1, see `LivenessCounter`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Sessions:
         mesh: MeshKey,
         entropy: Entropy,
         rng: random.Random,
-        boot: int,
+        liveness: Callable[[], Liveness],
         lookup: Callable[[bytes], HostId | None],
         sealed: Callable[[HostId], int],
         drops: DropCounters,
@@ -89,7 +89,7 @@ class Sessions:
             timing=timing,
             timers=self._timers,
             rng=rng,
-            boot=boot,
+            liveness=liveness,
             send=self._send,
             remember=self._remember_own,
         )

@@ -41,6 +41,7 @@ __all__ = [
     "MAX_HANDSHAKE_SIZE",
     "VERSION",
     "Liveness",
+    "LivenessCounter",
     "Mac1Keys",
     "Message",
     "MessageType",
@@ -148,6 +149,23 @@ class Liveness(NamedTuple):
 
     boot: int
     attempt: int
+
+
+class LivenessCounter:
+    """The next liveness for every type 1 of this host, over UDP and TCP alike: none is ever taken for a copy of another."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self, boot: int) -> None:
+        self._last = Liveness(boot, 0)
+
+    def __call__(self) -> Liveness:
+        self._last = Liveness(self._last.boot, self._last.attempt + 1)
+        return self._last
+
+    def raise_boot(self, boot: int) -> None:
+        """A higher boot counter is on disk: the mesh remembers a later life of this host than the disk did."""
+        self._last = Liveness(boot, 0)
 
 
 def message_size(kind: MessageType) -> int:

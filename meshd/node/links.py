@@ -100,7 +100,7 @@ class LinkTable:
             lookup=directory.identity_of_static,
             liveness=liveness,
             authorize=self._authorize,
-            index=lambda: int.from_bytes(entropy(4), "little"),
+            index=lambda: int.from_bytes(entropy(4), "little") or 1,
             rng=rng,
             drops=drops,
             rekey_time=rekey_s,

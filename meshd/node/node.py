@@ -22,7 +22,7 @@ from meshd.crypto.handshake import Context
 from meshd.crypto.identity import Identity, Signer, Verifier, verify_signature
 from meshd.crypto.meshkey import MeshKey
 from meshd.crypto.noise import Entropy
-from meshd.crypto.wire import Liveness
+from meshd.crypto.wire import LivenessCounter
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import UserError
 from meshd.forward.engine.interface import Engine, Upcalls
@@ -87,7 +87,7 @@ class Node:
         self.drops = DropCounters()
         self.notices: OrderedDict[str, float] = OrderedDict()
         self._rng = rng
-        self._liveness = Liveness(boot, 0)
+        self._liveness = LivenessCounter(boot)
         self._outputs: list[Output] = []
         self._sweep_at = now + SWEEP_S
         self._reroute_at: float | None = None
@@ -111,7 +111,7 @@ class Node:
             mesh=mesh,
             entropy=entropy,
             rng=rng,
-            liveness=self._next_liveness,
+            liveness=self._liveness,
             verifier=verifier,
             lookup=self.directory.host_of_static,
             events=self,
@@ -121,7 +121,7 @@ class Node:
             context=Context(identity, mesh, entropy, verifier),
             entropy=entropy,
             rng=rng,
-            liveness=self._next_liveness,
+            liveness=self._liveness,
             connector=Connector(me=self.host_id, rng=rng, discovery=config.discovery, default_port=config.port),
             gossip=self.gossip,
             directory=self.directory,
@@ -164,11 +164,6 @@ class Node:
             return self.label
         record = self.directory.hosts.get(host)
         return peer_label(format_mac(record.name), record.nickname) if record else format_mac(host[:6])
-
-    def _next_liveness(self) -> Liveness:
-        """One counter for all type 1 messages of this life, over UDP and TCP: none is ever taken for a copy of another."""
-        self._liveness = Liveness(self._liveness.boot, self._liveness.attempt + 1)
-        return self._liveness
 
     # ── commands
 
@@ -214,7 +209,7 @@ class Node:
 
     def boot_raised(self, boot: int, now: float) -> None:
         """The answer to PersistBoot: this boot counter is on disk."""
-        self._liveness = Liveness(boot, 0)
+        self._liveness.raise_boot(boot)
         self.gossip.raise_epoch(boot, now)
         self.touched = True
 

@@ -117,7 +117,7 @@ class PeerTable:
             mesh=mesh,
             entropy=entropy,
             rng=rng,
-            boot=liveness().boot,
+            liveness=liveness,
             lookup=lookup,
             sealed=self._sealed,
             drops=drops,

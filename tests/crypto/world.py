@@ -25,6 +25,7 @@ from meshd.crypto.identity import Identity
 from meshd.crypto.meshkey import MeshKey
 from meshd.crypto.session import Timing
 from meshd.crypto.sessions import Sessions
+from meshd.crypto.wire import LivenessCounter
 from meshd.drops import DropCounters, DropReason
 from meshd.ids import Endpoint, HostId
 
@@ -79,7 +80,7 @@ class Host:
             mesh=self.mesh,
             entropy=rng.randbytes,
             rng=rng,
-            boot=boot,
+            liveness=LivenessCounter(boot),
             lookup=self.world.lookup,
             sealed=lambda peer: self.engine.sealed.get(peer, 0),
             drops=self.drops,
