@@ -18,6 +18,7 @@ Numbers are append only. A later version may append fields to an array; they are
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -148,6 +149,15 @@ def _take_short(value: object) -> ShortId:
     return ShortId(take_bytes(value, SHORT_ID_SIZE, SHORT_ID_SIZE))
 
 
+def _take_observed(value: object) -> str:
+    """An address or nothing: it goes into the receiver's own host record, which no host could read with anything else in it."""
+    text = take_text(value, MAX_ADDRESS)
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        raise DecodeError("not an address") from None
+
+
 def _pack_digest(message: DigestMessage) -> tuple[object, ...]:
     rows = tuple((row.short, row.epoch, row.known, row.set_hash.to_bytes(HASH_SIZE, "little")) for row in message.rows)
     return (message.low, message.high, rows)
@@ -181,7 +191,7 @@ _TABLE: tuple[tuple[int, type[Any], int, _Decode, _Encode], ...] = (
         1,
         Hello,
         2,
-        lambda f: Hello(take_text(f[0], MAX_ADDRESS), _take_batches(f[1])),
+        lambda f: Hello(_take_observed(f[0]), _take_batches(f[1])),
         lambda m: (m.observed, _pack_batches(m.batches)),
     ),
     (2, Records, 1, lambda f: Records(_take_batches(f[0])), lambda m: (_pack_batches(m.batches),)),

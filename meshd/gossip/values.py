@@ -56,6 +56,7 @@ MAX_NAME = 255
 MAX_TEXT = 64
 MAX_ID = 128
 COST_CLASSES = 4
+MAX_CLAIM = 0xFFFF_FFFF  # as the MAC table counts
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -222,7 +223,7 @@ def _attachment(key: bytes, fields: dict[int, object]) -> AttachmentValue:
         addresses=tuple(_cidr(item) for item in take_tuple(fields.get(4), MAX_ADDRESSES)),
         names=tuple(take_text(item, MAX_NAME) for item in take_tuple(fields.get(5), MAX_NAMES)),
         segment=_segment(fields.get(6)),
-        claim=take_int(fields.get(7)),
+        claim=take_int(fields.get(7), 0, MAX_CLAIM),
     )
 
 
@@ -239,5 +240,7 @@ def decode_value(key: bytes, value: bytes) -> Value:
     if kind == _ATTACHMENT:
         return _attachment(key, fields)
     if kind == _LEARNED:
-        return LearnedValue(mac=_mac(key[1:]), segment=_segment(fields.get(1)), claim=take_int(fields.get(2)))
+        return LearnedValue(
+            mac=_mac(key[1:]), segment=_segment(fields.get(1)), claim=take_int(fields.get(2), 0, MAX_CLAIM)
+        )
     raise DecodeError("a key of a known kind with something after it")

@@ -262,6 +262,8 @@ def test_kinds_of_a_later_version_are_opaque() -> None:
         ("attachment", 3, (b"\x01\x00\x5e\x00\x00\x01",)),
         ("attachment", 4, ("10.0.0.256/8",)),
         ("attachment", 6, 0x10000),
+        ("attachment", 7, 1 << 32),  # a claim that no MAC table can hold
+        ("learned", 2, 1 << 32),
     ],
 )
 def test_values_refused(name: str, field: int, wrong: object) -> None:
@@ -315,6 +317,8 @@ def test_unknown_numbers() -> None:
         ("1",),
         (1, "ip"),
         (1, 5, ()),
+        (1, "host2", ()),  # would make the receiver's own host record unreadable
+        (1, "192.0.2.1:6783", ()),
         (2, (1,)),
         (3, b"short"),
         (4, HIGH, LOW, ((b"aaaaaaaa", 1, 1, bytes(8)),)),
