@@ -11,7 +11,9 @@ from collections.abc import Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
 
 from meshd.crypto.replay import ReplayWindow
+from meshd.crypto.session import KEYS_PER_PEER
 from meshd.forward.engine.interface import Buffer, DatagramPort, PeerCounters
+from meshd.forward.slots import MAX_PEERS
 from meshd.ids import Endpoint, SlotId
 
 __all__ = [
@@ -33,7 +35,7 @@ MAX_FLOWS = 65536  # in each direction
 MAX_WAITING_FRAMES = 64  # for a session, a peer
 MAX_WAITING_BYTES = 256 * 1024
 MAX_KEY_DATAGRAMS = 1 << 28  # twice the number at which the session rekeys; then the key is refused (KEY_EXPIRED)
-MAX_RECEIVE_KEYS = 3 * 4096  # previous, current and next of every peer
+MAX_RECEIVE_KEYS = KEYS_PER_PEER * MAX_PEERS
 AGGREGATE_LIMIT = 1280  # UDP payload of small frames sent together: what every IPv6 path carries, less its headers
 
 Operation = Callable[[bytes, Buffer, Buffer], bytes]
