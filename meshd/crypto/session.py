@@ -27,9 +27,10 @@ from dataclasses import dataclass, field, replace
 
 from meshd.errors import LocalProtocolError
 
-__all__ = ["KEYS_PER_PEER", "Change", "KeyPair", "KeySlots", "Timing"]
+__all__ = ["KEYS_PER_PEER", "LARGE_DATAGRAM", "Change", "KeyPair", "KeySlots", "Timing"]
 
 KEYS_PER_PEER = 5
+LARGE_DATAGRAM = 2048  # bytes
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -56,6 +57,11 @@ class Timing:
     give_up_s: float = 90.0
     half_open_s: float = 10.0
     rekey_datagrams: int = 1 << 27
+
+    @classmethod
+    def for_datagrams(cls, size: int) -> Timing:
+        """For datagrams of at most this size: the longer they are, the fewer may be sealed under one key."""
+        return cls(rekey_datagrams=1 << 24) if size > LARGE_DATAGRAM else cls()
 
     @property
     def refuse_datagrams(self) -> int:

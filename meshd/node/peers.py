@@ -121,7 +121,7 @@ class PeerTable:
             lookup=lookup,
             sealed=self._sealed,
             drops=drops,
-            timing=Timing().scaled(config.rekey_interval_s),
+            timing=Timing.for_datagrams(config.underlay_mtu).scaled(config.rekey_interval_s),
             verifier=verifier,
         )
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from meshd.crypto.session import KEYS_PER_PEER, KeyPair, KeySlots, Timing
+from meshd.crypto.session import KEYS_PER_PEER, LARGE_DATAGRAM, KeyPair, KeySlots, Timing
 from meshd.crypto.timers import Timers
 from meshd.errors import LocalProtocolError
 
@@ -89,6 +89,12 @@ def test_one_index_twice_is_our_own_bug() -> None:
     slots.install(key(1), may_send=True)
     with pytest.raises(LocalProtocolError):
         slots.install(key(1), may_send=True)
+
+
+def test_long_datagrams_renew_keys_earlier() -> None:
+    assert Timing.for_datagrams(LARGE_DATAGRAM).rekey_datagrams == 1 << 27
+    long = Timing.for_datagrams(LARGE_DATAGRAM + 1).scaled(2.0)
+    assert (long.rekey_datagrams, long.refuse_datagrams) == (1 << 24, 1 << 25)
 
 
 def test_scaled_timing_keeps_its_proportions() -> None:
