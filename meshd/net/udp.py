@@ -47,10 +47,7 @@ class UdpPort:
         self.family: int = 6 if sock.family == socket.AF_INET6 else 4
         self.segmenting = True
         self._socket = sock
-        self._buffer = bytearray(MAX_DATAGRAM)
-        self._view = memoryview(self._buffer)
-        self._into = [self._buffer]
-        self._receive = sock.recvmsg_into
+        self._receive = sock.recvmsg
         self._send: Callable[..., int] = sock.sendmsg
         self._overflow = 0
         self._source = Endpoint("", 0)
@@ -68,29 +65,29 @@ class UdpPort:
     def close(self) -> None:
         self._socket.close()
 
-    def receive(self) -> tuple[memoryview, int, Endpoint, int] | None:
+    def receive(self) -> tuple[bytes, int, Endpoint, int] | None:
         """One read. Empty datagrams and errors that ICMP left on the socket are passed over."""
         while True:
             try:
-                size, ancillary, _, address = self._receive(self._into, _ANCILLARY)
+                data, ancillary, _, address = self._receive(MAX_DATAGRAM, _ANCILLARY)
             except BlockingIOError:
                 return None
             except OSError as error:
                 if error.errno in _STALE:
                     continue
                 raise
-            if size:
+            if data:
                 break
-        segment = size
-        for level, kind, data in ancillary:
+        segment = len(data)
+        for level, kind, value in ancillary:
             if level == socket.IPPROTO_UDP and kind == _UDP_GRO:
-                segment = _INT.unpack_from(data)[0] or size
+                segment = _INT.unpack_from(value)[0] or segment
             elif level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL:
-                self._overflow = _UNSIGNED.unpack_from(data)[0]
+                self._overflow = _UNSIGNED.unpack_from(value)[0]
         if address != self._source_address:
             self._source_address = address
             self._source = Endpoint(address[0], address[1])
-        return self._view[:size], segment, self._source, self._overflow
+        return data, segment, self._source, self._overflow
 
     def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
         """See `DatagramPort.send`. Where the port cuts itself: the first reason that stopped it, if nothing was sent before."""

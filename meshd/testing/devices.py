@@ -89,7 +89,7 @@ class MemoryPort:
         elif data:
             self._waiting.append((data, source))
 
-    def receive(self) -> tuple[memoryview, int, Endpoint, int] | None:
+    def receive(self) -> tuple[bytes, int, Endpoint, int] | None:
         if not self._waiting:
             return None
         first, source = self._waiting.popleft()
@@ -100,7 +100,7 @@ class MemoryPort:
                 break
             together.append(data)
             self._waiting.popleft()
-        return memoryview(b"".join(together)), size, source, self.overflow
+        return b"".join(together), size, source, self.overflow
 
     def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
         if self.refuse is not None:

@@ -60,9 +60,9 @@ class Verdict(NamedTuple):
 
 
 # One read from a datagram port: (data, segment_size, source, overflow). `data` holds datagrams of `segment_size` bytes each, the
-# last one may be shorter; it is borrowed until the next read and never empty. `overflow` is the port's count of datagrams that the
+# last one may be shorter; it is the caller's and never empty. `overflow` is the port's count of datagrams that the
 # kernel dropped, so far. A plain tuple, so that the ports of meshd.net and meshd.testing need not know this module.
-Received = tuple[memoryview, int, Endpoint, int]
+Received = tuple[bytes, int, Endpoint, int]
 
 
 class FramePort(Protocol):
