@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
+from meshd.cli.common import json_option
 from meshd.cli.group import Section, Verb, Verbs
-from meshd.cli.secrets import take_from_environment, wipe_argv
+from meshd.cli.secrets import read_secret, take_from_environment, wipe_argv
 from meshd.cli.terminal import is_terminal, say, warn
 from meshd.config import Paths, Secret
+from meshd.control.render import render_json
 from meshd.errors import UserError
 
 __all__ = ["key", "new", "set", "show"]
-
-MAX_KEY_INPUT = 4096
 
 key = Verbs(
     name="key",
@@ -37,7 +37,8 @@ key = Verbs(
 
 
 @click.command()
-def show() -> None:
+@json_option
+def show(as_json: bool) -> None:
     """Print the key on a terminal, elsewhere the path of its file.
 
     Output that goes to a file or a pipe is easily left lying about; the key's
@@ -48,7 +49,7 @@ def show() -> None:
       meshd key show
       scp "$(meshd key show)" host2:mesh.key
     """
-    _show(Paths.from_environment())
+    _show(Paths.from_environment(), as_json=as_json)
 
 
 @click.command()
@@ -72,7 +73,8 @@ def set(key: str | None, key_file: Path | None) -> None:
 
 @click.command()
 @click.option("--force", is_flag=True, help="Replace the key that is there: this host leaves its mesh.")
-def new(force: bool) -> None:
+@json_option
+def new(force: bool, as_json: bool) -> None:
     """Make the key of a new mesh. The router must be stopped.
 
     \b
@@ -84,13 +86,17 @@ def new(force: bool) -> None:
 
     paths = Paths.from_environment()
     new_key(paths, replace=force)
-    _show(paths)
+    _show(paths, as_json=as_json)
 
 
-def _show(paths: Paths) -> None:
+def _show(paths: Paths, *, as_json: bool) -> None:
+    """The key itself goes to a terminal only; JSON is for programs, and names the file."""
     from meshd.daemon.keys import load_key
 
     key = load_key(paths)
+    if as_json:
+        say(render_json({"KeyFile": str(paths.key_file), "MeshId": key.mesh_id.hex(), "Suite": key.suite.name.lower()}))
+        return
     say(f"{key.to_text() if is_terminal(sys.stdout) else paths.key_file}\n")
 
 
@@ -109,6 +115,4 @@ def _given(argument: str | None, key_file: Path | None) -> Secret:
         return Secret(read_secret_file(key_file))
     if from_environment is not None:
         return from_environment
-    if is_terminal(sys.stdin):
-        return Secret(click.prompt("Mesh key", hide_input=True, err=True))
-    return Secret(sys.stdin.readline(MAX_KEY_INPUT).strip())
+    return read_secret("Mesh key")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from meshd.cli.common import json_option
-from meshd.cli.secrets import take_from_environment, wipe_argv
+from meshd.cli.secrets import read_secret, take_from_environment, wipe_argv
 from meshd.cli.terminal import is_terminal, say, warn
 from meshd.config import DEFAULT_BRIDGE, DEFAULT_MESH, LaunchOptions, Paths, Secret
 from meshd.control.client import parse_target
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["join_command", "launch"]
 
+_ASK = Path("-")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -44,9 +45,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option("--no-restart", is_flag=True, help="Do not start the router again when it dies.")
 @click.option("--resume", is_flag=True, help="Use the peers of the last run.")
 @click.option("--key", metavar="KEY", help="The mesh's key; visible to others for a moment, better --key-file.")
-@click.option("--key-file", type=click.Path(path_type=Path), help="File with the mesh's key.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="File with the mesh's key; - asks for it.")
 @click.option("--password", metavar="TEXT", help="A password in place of a key; better --password-file.")
-@click.option("--password-file", type=click.Path(path_type=Path), help="File with the password.")
+@click.option("--password-file", type=click.Path(path_type=Path), help="File with the password; - asks for it.")
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS), help="What to log.")
 @click.option("--rekey-interval", type=float, hidden=True)
 @json_option
@@ -92,6 +93,10 @@ def launch(
       meshd launch --foreground --key-file mesh.key     under a service manager
     """
     given_key, given_password = _secrets(key, password, from_file=key_file is not None or password_file is not None)
+    if key_file == _ASK:
+        given_key, key_file = read_secret("Mesh key"), None
+    if password_file == _ASK:
+        given_password, password_file = read_secret("Password"), None
     options = LaunchOptions(
         peers=_peers(peers, more_peers),
         foreground=foreground,
@@ -168,20 +173,20 @@ def _told(result: LaunchResult, *, show_key: bool) -> str:
     if not result.founded:
         return text
     if show_key:
-        lead = "This host founded a mesh. On each other host run:"
+        lead = "This host founded a mesh. On each other host run this, and give it the key when it asks:"
+        key = f"The key, which makes whoever has it a member:\n\n    {result.key.reveal()}\n\n"
     else:
         lead = f"This host founded a mesh. Copy {result.key_file} to each other host and run there:"
-    return f"{text}\n{lead}\n\n    {join_command(result, show_key=show_key)}\n\n"
+        key = ""
+    return f"{text}\n{lead}\n\n    {join_command(result, ask=show_key)}\n\n{key}"
 
 
-def join_command(result: LaunchResult, *, show_key: bool) -> str:
-    """What brings another host into the mesh; in the environment, since others can read a command line."""
+def join_command(result: LaunchResult, *, ask: bool) -> str:
+    """What brings another host into the mesh. The key itself is never part of a command: it would end in a history file."""
     peer = result.addresses[0] if result.addresses else "ADDRESS-OF-THIS-HOST"
     if result.port != DEFAULT_PORT:
         peer = f"[{peer}]:{result.port}" if ":" in peer else f"{peer}:{result.port}"
-    if show_key:
-        return f"MESHD_KEY={result.key.reveal()} meshd launch --peers {peer}"
-    return f"meshd launch --key-file {result.key_file.name} --peers {peer}"
+    return f"meshd launch --key-file {'-' if ask else result.key_file.name} --peers {peer}"
 
 
 def _json(result: LaunchResult) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from meshd.cli.common import router
+from meshd.cli.common import json_option, router
+from meshd.cli.terminal import say
 from meshd.control.client import parse_target
+from meshd.control.render import render_json
 
 __all__ = ["connect", "forget"]
 
@@ -13,7 +17,8 @@ __all__ = ["connect", "forget"]
 @click.command()
 @click.option("--replace", is_flag=True, help="Drop all other targets.")
 @click.argument("peers", nargs=-1, metavar="PEER…")
-def connect(peers: tuple[str, ...], replace: bool) -> None:
+@json_option
+def connect(peers: tuple[str, ...], replace: bool, as_json: bool) -> None:
     """Add peers to the running router; dial them now.
 
     A PEER is HOST, HOST:PORT, or [IPV6]:PORT. The command returns at once: a
@@ -29,11 +34,13 @@ def connect(peers: tuple[str, ...], replace: bool) -> None:
     if not peers and not replace:
         raise click.UsageError("no peer given")
     router().connect(_checked(peers), replace=replace)
+    _told(as_json)
 
 
 @click.command()
 @click.argument("peers", nargs=-1, required=True, metavar="PEER…")
-def forget(peers: tuple[str, ...]) -> None:
+@json_option
+def forget(peers: tuple[str, ...], as_json: bool) -> None:
     """Stop dialling peers that launch or connect were given.
 
     A live connection stays until it breaks, and discovery may find the peer again.
@@ -43,6 +50,14 @@ def forget(peers: tuple[str, ...]) -> None:
       meshd forget host2
     """
     router().forget(_checked(peers))
+    _told(as_json)
+
+
+def _told(as_json: bool) -> None:
+    """Nothing, as Weave's verbs do; as JSON the targets that there are now."""
+    if as_json:
+        report: Any = router().status()
+        say(render_json({"Targets": report["Router"]["Targets"]}))
 
 
 def _checked(peers: tuple[str, ...]) -> tuple[str, ...]:

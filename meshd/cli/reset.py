@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import click
 
-from meshd.cli.terminal import warn
+from meshd.cli.common import json_option
+from meshd.cli.terminal import say, warn
 from meshd.config import Paths
+from meshd.control.render import render_json
 
 __all__ = ["reset"]
 
 
 @click.command()
 @click.option("--force", is_flag=True, help="Also when the router does not answer.")
-def reset(force: bool) -> None:
+@json_option
+def reset(force: bool, as_json: bool) -> None:
     """End the router and remove all traces of it from this host.
 
     Bridge, container interfaces, firewall rules, identity and mesh key go; the
@@ -26,5 +29,8 @@ def reset(force: bool) -> None:
     """
     from meshd.daemon.lifecycle import reset as reset_host
 
-    if not reset_host(Paths.from_environment(), force=force):
+    existed = reset_host(Paths.from_environment(), force=force)
+    if as_json:
+        say(render_json({"Reset": existed}))
+    elif not existed:
         warn("nothing of meshd is here: nothing to remove")

@@ -12,9 +12,14 @@ import sys
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
+import click
+
+from meshd.cli.terminal import is_terminal
 from meshd.config import Secret
 
-__all__ = ["take_from_environment", "wipe_argv"]
+__all__ = ["read_secret", "take_from_environment", "wipe_argv"]
+
+MAX_SECRET_INPUT = 4096
 
 # proc(5): fields 48 and 49 of /proc/PID/stat; what follows the command's name in parentheses begins with field 3.
 _ARG_START = 48 - 3
@@ -25,6 +30,13 @@ def take_from_environment(name: str, environment: MutableMapping[str, str] = os.
     """The secret, removed from the environment so that no child inherits it. An empty value is none."""
     value = environment.pop(name, "")
     return Secret(value) if value else None
+
+
+def read_secret(what: str) -> Secret:
+    """What `-` in place of a file means: asked for on a terminal without showing it, else the first line of standard input."""
+    if is_terminal(sys.stdin):
+        return Secret(str(click.prompt(what, hide_input=True, err=True)))
+    return Secret(sys.stdin.readline(MAX_SECRET_INPUT).strip())
 
 
 def wipe_argv(secrets: Iterable[Secret]) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import click
 
-from meshd.cli.terminal import warn
+from meshd.cli.common import json_option
+from meshd.cli.terminal import say, warn
 from meshd.config import Paths
+from meshd.control.render import render_json
 
 __all__ = ["stop"]
 
 
 @click.command()
-def stop() -> None:
+@json_option
+def stop(as_json: bool) -> None:
     """End the router.
 
     Attached containers keep interface and addresses, and go on talking to
@@ -24,5 +27,8 @@ def stop() -> None:
     """
     from meshd.daemon.lifecycle import stop as stop_router
 
-    if not stop_router(Paths.from_environment()):
+    stopped = stop_router(Paths.from_environment())
+    if as_json:
+        say(render_json({"Stopped": stopped}))
+    elif not stopped:
         warn("no router runs here: nothing to stop")

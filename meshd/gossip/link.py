@@ -274,7 +274,7 @@ class ControlLink:
             case messages.RekeyDone():
                 self._switch_receive(now)
             case messages.Leave():
-                self._end(LinkClosed("the other host left"))
+                self._end(LinkClosed("the other host left", left=True))
             case messages.Unknown():
                 self._config.drops.add(DropReason.UNKNOWN_TYPE)
             case _:

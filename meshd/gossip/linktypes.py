@@ -92,9 +92,10 @@ class LinkFailed:
 
 @dataclass(slots=True, frozen=True)
 class LinkClosed:
-    """Ended without a fault: the other end closed or said LEAVE, or fell silent."""
+    """Ended without a fault: the other end closed or said LEAVE (`left`), or fell silent."""
 
     text: str
+    left: bool = False
 
 
 LinkEvent = LinkReady | MessageReceived | LinkFailed | LinkClosed

@@ -184,8 +184,8 @@ class LinkTable:
             case LinkFailed():
                 self._note_failure(held, event, now)
                 self._remove(link, held, event.text, now, stream_open, ourself=event.ourself)
-            case LinkClosed(text=text):
-                self._remove(link, held, text, now, stream_open, left="left" in text)
+            case LinkClosed(text=text, left=left):
+                self._remove(link, held, text, now, stream_open, left=left)
 
     def _remove(
         self,

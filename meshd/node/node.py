@@ -89,6 +89,7 @@ class Node:
         self._rng = rng
         self._liveness = LivenessCounter(boot)
         self._outputs: list[Output] = []
+        self._wanted: frozenset[HostId] = frozenset()  # by the overlay: its choice is steady
         self._sweep_at = now + SWEEP_S
         self._reroute_at: float | None = None
         self._drain_at: float | None = None
@@ -381,7 +382,8 @@ class Node:
         """Whom to hold links with, and to whom a path is kept: the linked ones, and those whose path lives without a link."""
         linked = self.links.linked_hosts()
         hosts = self.directory.hosts
-        wanted = choose_neighbours(self.host_id, list(hosts), linked, self._rng)
+        wanted = choose_neighbours(self.host_id, list(hosts), linked | self._wanted, self._rng)
+        self._wanted = wanted
         self.links.connector.want({host: hosts[host].endpoints for host in sorted(wanted) if host in hosts}, now)
         alive = self.peers.alive()
         self.peers.keep((linked | {host for host in alive if host in wanted}) - {self.host_id}, now)

@@ -214,6 +214,8 @@ class PeerTable:
                 self._engine.send_control(peer.slot, peer.monitor.on_probe(seq, sent_us, heard, now), source)
             case Echo(seq, sent_us, heard):
                 peer.monitor.on_echo(seq, sent_us, heard, now)
+            case Bye(reason=ByeReason.IDLE):
+                self._rest(peer, now)
             case Bye():
                 self.forget(peer.host, now)
                 self._events.said_bye(peer.host, now)
@@ -282,6 +284,8 @@ class PeerTable:
             peer = self.peer(event.peer)
             peer.failure = event.reason.value
             peer.asleep_until = now + RETRY_FAILED_S
+            if peer.path is None:
+                self._engine.set_path(peer.slot, None, 0)  # what waits for the session is old by now
 
     # ── paths
 
@@ -300,12 +304,22 @@ class PeerTable:
             peer.monitor.stop(now)
             self._take_changes(peer, now)
 
+    def _rest(self, peer: Peer, now: float) -> None:
+        """A session that is not used, or of no use: its keys go. The slot keeps its endpoint, so that the next frame waits for
+        new keys, and asks for them, instead of being dropped."""
+        peer.path = peer.session_since = None
+        peer.monitor.stop(now)
+        self._take_changes(peer, now)
+        self.sessions.forget(peer.host)
+
     def _tend_paths(self, now: float) -> None:
         for peer in self.peers.values():
             body = peer.monitor.poll(now)
             if body is not None:
                 self._engine.send_control(peer.slot, body, peer.monitor.endpoint)
             self._take_changes(peer, now)
+            if peer.monitor.state is PathState.DEAD and not peer.keep:
+                self._rest(peer, now)  # perhaps its end let these keys go: nobody would make others while we hold them
 
     def _take_changes(self, peer: Peer, now: float) -> None:
         changed = False
@@ -330,8 +344,9 @@ class PeerTable:
             peer.idle_looks = peer.idle_looks + 1 if frames == peer.frames_seen else 0
             peer.frames_seen = frames
             if peer.idle_looks >= 2 and not peer.keep and self.sessions.keypair(peer.host) is not None:
-                self._lose_path(peer, now)
-                self.sessions.forget(peer.host)
+                if peer.path is not None:
+                    self._engine.send_control(peer.slot, encode_control(Bye(ByeReason.IDLE)))
+                self._rest(peer, now)
 
     def _sealed(self, host: HostId) -> int:
         """Datagrams under the present send key, which decide about rekeying."""

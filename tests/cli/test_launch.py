@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -167,10 +168,23 @@ def test_the_founder_prints_the_one_command_for_the_others_without_the_key(meshd
     assert KEY not in outcome.out + outcome.err
 
 
-def test_on_a_terminal_the_command_has_the_key(meshd: Meshd, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_the_key_is_shown_but_in_no_command(
+    meshd: Meshd, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     daemon.result = Result(founded=True)
     monkeypatch.setattr(launch_module.sys.stdout, "isatty", lambda: True)  # type: ignore[attr-defined]
-    assert f"\n    MESHD_KEY={KEY} meshd launch --peers 192.0.2.1\n" in meshd("launch").out
+    out = meshd("launch").out
+    assert "\n    meshd launch --key-file - --peers 192.0.2.1\n" in out
+    assert f"\n    {KEY}\n" in out
+    assert all("meshd" not in line for line in out.splitlines() if KEY in line)
+
+
+def test_a_dash_asks_for_the_key(meshd: Meshd, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{KEY}\n"))
+    meshd("launch", "--key-file", "-")
+    (options,) = daemon.launched
+    assert options.key == Secret(KEY)
+    assert options.key_file is None
 
 
 @pytest.mark.parametrize(
@@ -183,7 +197,7 @@ def test_on_a_terminal_the_command_has_the_key(meshd: Meshd, daemon: Daemon, mon
     ],
 )
 def test_the_command_for_the_others_names_the_port_where_it_must(result: Result, peer: str) -> None:
-    command = launch_module.join_command(result, show_key=False)  # type: ignore[arg-type]  # played
+    command = launch_module.join_command(result, ask=False)  # type: ignore[arg-type]  # played
     assert command == f"meshd launch --key-file mesh.key --peers {peer}"
 
 

@@ -264,7 +264,7 @@ def test_leave_is_no_fault() -> None:
     link.dialler.close()
     link.dialler.close()
     link.settle()
-    assert link.events["acceptor"] == [LinkClosed("the other host left")]
+    assert link.events["acceptor"] == [LinkClosed("the other host left", left=True)]
     link.dialler.send_message(root(1))  # no error: the owner may not have heard yet
     assert link.dialler.data_to_send() == b""
 
