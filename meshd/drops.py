@@ -67,7 +67,7 @@ class DropReason(enum.IntEnum):
     BAD_RECORD = 43
     BAD_SIGNATURE = 44
     RECORD_QUOTA = 45
-    STALE_RECORD = 46
+    STALE_RECORD = 46  # of an epoch that is over
     FORWARD_LOOP = 47  # a redirected frame would be redirected again
 
 

@@ -219,17 +219,14 @@ class Store:
         return Merged(log.origin, push_from=push_from, rest=rest, checked=budget - left)
 
     def _is_news(self, log: Log, record: Record) -> bool:
+        """What is none is no drop either: with several neighbours most records come more than once."""
         held = log.records.get(record.key)
         if held is None:
             # absent, known that far and above the floor: truly missing here (its tombstone would still be held)
-            news = record.seq > min(log.floor, log.highest)
-        elif held.seq == record.seq:
-            news = record_hash(record) > record_hash(held)
-        else:
-            news = record.seq > held.seq
-        if not news:
-            self.drops.add(DropReason.STALE_RECORD)
-        return news
+            return record.seq > min(log.floor, log.highest)
+        if held.seq == record.seq:
+            return record_hash(record) > record_hash(held)
+        return record.seq > held.seq
 
     def _take(self, log: Log, record: Record, batch: Batch) -> bool:
         """Quota, signature, change, notify. False ends the batch."""
@@ -342,13 +339,12 @@ class Store:
     def _about_me(self, batch: Batch) -> None:
         for record in batch.records:
             if self._written_by_me(record):
-                self.drops.add(DropReason.STALE_RECORD)
-            elif verify_record(self.mesh_id, record, self.own.public, self._verifier):
+                continue
+            if verify_record(self.mesh_id, record, self.own.public, self._verifier):
                 self._ahead.append(record.epoch)
-                return
             else:
                 self.drops.add(DropReason.BAD_SIGNATURE)
-                return
+            return
 
     def _written_by_me(self, record: Record) -> bool:
         """False only for what this process cannot have written: a later epoch or sequence, or one that contradicts the log."""
