@@ -1,0 +1,72 @@
+"""The real product on one host of a lab: `meshd` as a user types it, with MESHD_DIR in the lab's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from bench.topology import BenchError, Lab, enter, run
+from meshd.config import Paths
+from meshd.control.client import ControlClient
+from meshd.errors import UserError
+
+__all__ = ["Router"]
+
+MESHD = str(Path(sys.executable).with_name("meshd"))
+
+
+class Router:
+    """One router. `launch` first; the end of the lab stops it."""
+
+    def __init__(self, lab: Lab, number: int) -> None:
+        self.lab = lab
+        self.number = number
+        self.folder = lab.folder / f"host{number + 1}"
+        self.paths = Paths(run=self.folder, state=self.folder)
+        self._client = ControlClient(self.paths.socket)
+
+    def meshd(self, *arguments: str) -> str:
+        """Run a verb on this host; returns what it printed. Raises BenchError with the verb's own words."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith("MESHD_")}
+        # A Docker daemon of the machine is not looked at: it would be a part of the measurement.
+        env |= {"MESHD_DIR": str(self.folder), "DOCKER_HOST": "unix:///nonexistent", "NO_COLOR": "1"}
+        return run(*enter(self.lab.host(self.number)), MESHD, *arguments, env=env)
+
+    def launch(self, *arguments: str) -> float:
+        """Returns when `meshd launch` has returned, with the moment (monotonic) at which it did."""
+        self.lab.at_exit(self.stop)
+        self.meshd("launch", "--nickname", f"host{self.number + 1}", *arguments)
+        return time.monotonic()
+
+    def join(self, first: Router, *arguments: str) -> float:
+        """Join the mesh that `first` founded."""
+        peers = first.lab.address(first.number)
+        return self.launch("--key-file", str(first.paths.key_file), "--peers", peers, *arguments)
+
+    def stop(self) -> None:
+        with contextlib.suppress(BenchError):
+            self.meshd("stop")
+
+    def attach(self, space: str, *addresses: str) -> None:
+        self.meshd("attach", *addresses, f"netns:{space}")
+
+    def pids(self) -> list[int]:
+        return [int(self.paths.pid_file.read_text())]
+
+    def established(self) -> int:
+        """How many hosts this one has a working connection with, as `meshd status` says."""
+        try:
+            return _established(self._client.status())
+        except UserError as error:
+            raise BenchError(str(error)) from None
+
+
+def _established(status: dict[str, object]) -> int:
+    router = status.get("Router")
+    connections = router.get("Connections") if isinstance(router, dict) else None
+    if not isinstance(connections, list):
+        raise BenchError("`meshd status --json` has no list of Router.Connections")
+    return sum(1 for connection in connections if connection.get("State") == "established")
