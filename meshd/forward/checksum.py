@@ -11,7 +11,7 @@ import struct
 
 from meshd.forward.ethernet import Headers
 
-__all__ = ["complete_checksum", "ipv4_header_checksum", "l4_checksum_is_good", "ones_sum", "pseudo_sum"]
+__all__ = ["complete_checksum", "ipv4_header_checksum", "ones_sum", "pseudo_sum"]
 
 _U16 = struct.Struct(">H")
 
@@ -41,11 +41,3 @@ def complete_checksum(frame: bytearray | memoryview, start: int, offset: int) ->
         return False
     _U16.pack_into(frame, at, 65535 - ones_sum(frame[start:]))
     return True
-
-
-def l4_checksum_is_good(frame: bytes | bytearray | memoryview, headers: Headers) -> bool:
-    """Verify a complete TCP or UDP checksum. A UDP checksum of zero, "none", is no proof and gives False."""
-    packet = frame[headers.l4 : headers.end]
-    if not any(packet[headers.checksum_offset : headers.checksum_offset + 2]) and headers.checksum_offset == 6:
-        return False
-    return (ones_sum(packet) + pseudo_sum(frame, headers, len(packet))) % 65535 == 0

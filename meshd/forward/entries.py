@@ -61,11 +61,11 @@ class FloodHeader(NamedTuple):
     ttl: int
 
 
-def entry_header(kind: EntryKind, size: int) -> bytes:
+def entry_header(kind: int, size: int) -> bytes:
     return _U16.pack(kind << _KIND_SHIFT | size)
 
 
-def encode_entry(kind: EntryKind, body: bytes | bytearray | memoryview) -> bytes:
+def encode_entry(kind: int, body: bytes | bytearray | memoryview) -> bytes:
     """One entry. The caller keeps the body within MAX_ENTRY_SIZE."""
     return b"".join((entry_header(kind, len(body)), body))
 

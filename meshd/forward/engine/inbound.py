@@ -57,6 +57,8 @@ from meshd.ids import Endpoint, ShortId
 __all__ = ["Inbound"]
 
 _HEADER = Struct("<BBHIQ")
+# Plain integers: in Python 3.11 naming an enum member costs as much as a struct call, and these are named per frame.
+_FRAME, _CONTROL, _FLOOD = int(EntryKind.FRAME), int(EntryKind.CONTROL), int(EntryKind.FLOOD)
 _FIRST_BYTE = VERSION << 4 | DatagramType.DATA
 
 
@@ -177,12 +179,12 @@ class Inbound:
             return
         try:
             for kind, body in decode_entries(plain):
-                if kind == EntryKind.FRAME:
+                if kind == _FRAME:
                     alone = len(body) + ENTRY_HEADER_SIZE == len(plain)
                     self._frame(key, body, vouched, plain if alone else None, now)
-                elif kind == EntryKind.FLOOD:
+                elif kind == _FLOOD:
                     self._flood(peer, body, vouched, now)
-                elif kind == EntryKind.CONTROL:
+                elif kind == _CONTROL:
                     self._asking.upcalls.receive_control(peer.slot, key.index, counter, body, source, now)
                 else:
                     self._drops.add(DropReason.BAD_ENTRY)
