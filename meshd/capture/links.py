@@ -51,7 +51,6 @@ class Link:
     gso_max_size: int
     port_state: int | None  # bridge port state
     tun_type: int | None  # 1 TUN, 2 TAP
-    tx_dropped: int
 
 
 def as_oserror(error: NetlinkError) -> OSError:
@@ -112,7 +111,6 @@ def _view(message: Any) -> Link:
     data = info.get_attr("IFLA_INFO_DATA") if info else None
     port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info and info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge" else None
     flags = int(message["flags"])
-    stats = message.get_attr("IFLA_STATS64") or {}
     return Link(
         index=int(message["index"]),
         name=str(message.get_attr("IFLA_IFNAME")),
@@ -129,7 +127,6 @@ def _view(message: Any) -> Link:
         gso_max_size=int(message.get_attr("IFLA_GSO_MAX_SIZE") or 0),
         port_state=_attribute(port, "IFLA_BRPORT_STATE"),
         tun_type=_attribute(data, "IFLA_TUN_TYPE") if kind == "tun" else None,
-        tx_dropped=int(stats["tx_dropped"]) if stats else 0,
     )
 
 

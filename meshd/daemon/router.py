@@ -15,13 +15,14 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from meshd import __version__
 from meshd.capture.docker import DockerClient
 from meshd.capture.netlink import Netlink
-from meshd.capture.tap import open_tap
+from meshd.capture.tap import open_tap, tap_tx_dropped
 from meshd.capture.veth import host_ends
 from meshd.config import LaunchOptions, NodeConfig, Paths
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
@@ -36,12 +37,13 @@ from meshd.daemon.launch import ReadyAnswer
 from meshd.daemon.preflight import tap_name
 from meshd.daemon.state import State, StateWriter
 from meshd.daemon.watch import Watch
+from meshd.drops import DropReason
 from meshd.errors import UserError
 from meshd.forward.engine.interface import Engine, Upcalls
 from meshd.forward.engine.python import PythonEngine
 from meshd.ids import Mac, host_name, parse_mac, short_id
 from meshd.node import Node
-from meshd.views import RouterView
+from meshd.views import NodeView, RouterView
 
 __all__ = ["Router"]
 
@@ -252,6 +254,12 @@ class Router:
             warnings=[],
         )
 
+    def _node_view(self, tap: str) -> NodeView:
+        """The node's view, with what the kernel dropped before the engine could read it."""
+        view = self._node.view(self._clock())
+        dropped = tap_tx_dropped(tap)
+        return replace(view, drops={**view.drops, DropReason.KERNEL_TAP.name.lower(): dropped}) if dropped else view
+
     def view(self) -> RouterView:
         tap = self._devices.tap
         name = tap_name(self._options.bridge)
@@ -259,7 +267,7 @@ class Router:
             version=__version__,
             pid=os.getpid(),
             uptime_s=round(self._clock() - self._started, 3),
-            node=self._node.view(self._clock()),
+            node=self._node_view(name),
             engine=self._engine.name,
             engine_reason="the native engine is not part of this version",
             capture=f"{name} (via tap)",
