@@ -87,6 +87,9 @@ class Inbound:
 
     # 1: one buffer full of datagrams
 
+    def replace_frames(self, frames: FramePort) -> None:
+        self._port = frames
+
     def receive(self, received: Received, now: float) -> None:
         """All datagrams of one read. Never raises for what is in them."""
         raw, size, source, _ = received

@@ -207,6 +207,10 @@ class Engine(Protocol):
         """Send a handshake message as it is."""
         ...
 
+    def replace_frames(self, frames: FramePort) -> None:
+        """The frame port was lost and made anew; flows, keys and paths stay."""
+        ...
+
     # the packet path
     def pump_frames(self, now: float) -> bool:
         """Move frames outward until the port is empty or the budget (1 ms or 1 MiB) is used; True: more is waiting."""

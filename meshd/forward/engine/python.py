@@ -110,6 +110,10 @@ class PythonEngine:
     def send_datagram(self, data: bytes, endpoint: Endpoint) -> None:
         self._outbound.datagram((data,), endpoint)
 
+    def replace_frames(self, frames: FramePort) -> None:
+        self._frames = frames
+        self._inbound.replace_frames(frames)
+
     # the packet path
 
     def pump_frames(self, now: float) -> bool:
