@@ -261,6 +261,7 @@ class PeerTable:
                 case SessionLost(peer=host, reason=reason):
                     peer = self.peer(host)
                     peer.failure = reason.value
+                    peer.asleep_until = now  # that there was a session ends the pause after an attempt
                     self._lose_path(peer, now)
                 case HandshakeFailed():
                     self._handshake_failed(event, now)
