@@ -109,7 +109,8 @@ class Space:
 
     def ping(self, address: str, *options: str, count: int = 1) -> bool:
         """True if every request was answered."""
-        done = self.run("ping", "-n", "-i", "0.02", "-c", str(count), "-W", "2", *options, address, check=False)
+        pace = () if "-f" in options else ("-i", "0.02")
+        done = self.run("ping", "-n", *pace, "-c", str(count), "-W", "2", *options, address, check=False)
         return done.status == 0 and " 0% packet loss" in done.out
 
     def reach(self, address: str, seconds: float = PATIENCE) -> float:
