@@ -167,7 +167,7 @@ class Attachments:
         self._by_namespace[inode] = wanted
         await self._want(wanted)
         shown = request.addresses or wanted.addresses
-        return AttachResult(addresses=shown, mac=format_mac(wanted.mac), id=wanted.short, notes=_notes(wanted, request))
+        return AttachResult(addresses=shown, mac=format_mac(wanted.mac), id=wanted.short)
 
     def _refuse_taken(self, addresses: Sequence[str], attachment_id: str) -> None:
         for address in addresses:
@@ -337,10 +337,3 @@ def _delete(state: State, *, attachment_id: str) -> None:
 
 def _merge(present: tuple[str, ...], more: Sequence[str]) -> tuple[str, ...]:
     return (*present, *(address for address in dict.fromkeys(more) if address not in present))
-
-
-def _notes(attachment: _Attachment, request: AttachRequest) -> tuple[str, ...]:
-    if attachment.addresses:
-        return ()
-    example = f"meshd attach 10.32.0.5/12 {request.container}"
-    return (f"attached at layer 2, MAC {format_mac(attachment.mac)}; give it an address with, for example: {example}",)
