@@ -43,14 +43,15 @@ def full_mesh(lab: Lab, routers: list[Router], containers: list[tuple[str, str]]
     deadline = time.monotonic() + LIMIT_SECONDS
     pairs = [(space, address) for (space, _), (_, address) in itertools.permutations(containers, 2)]
     with ThreadPoolExecutor(len(pairs)) as pool:
-        list(pool.map(lambda pair: _answers(lab, *pair, deadline), pairs))
+        list(pool.map(lambda pair: _answers(lab, pair, deadline), pairs))
     while any(router.established() < len(routers) - 1 for router in routers):
         if time.monotonic() > deadline:
             raise BenchError(f"the hosts are not fully meshed after {LIMIT_SECONDS:.0f} s")
         time.sleep(0.01)
 
 
-def _answers(lab: Lab, space: str, address: str, deadline: float) -> None:
+def _answers(lab: Lab, pair: tuple[str, str], deadline: float) -> None:
+    space, address = pair
     while time.monotonic() < deadline:
         with contextlib.suppress(BenchError):
             lab.run(space, "ping", "-n", "-q", "-c", "1", "-W", "1", address)

@@ -41,10 +41,15 @@ class Router:
         self.meshd("launch", "--nickname", f"host{self.number + 1}", *arguments)
         return time.monotonic()
 
-    def join(self, first: Router, *arguments: str) -> float:
+    def join(self, first: Router) -> float:
         """Join the mesh that `first` founded."""
-        peers = first.lab.address(first.number)
-        return self.launch("--key-file", str(first.paths.key_file), "--peers", peers, *arguments)
+        return self.launch("--key-file", str(first.paths.key_file), "--peers", first.lab.address(first.number))
+
+    def log(self, lines: int) -> str:
+        """The end of the router's log."""
+        with contextlib.suppress(OSError):
+            return "\n".join(self.paths.log.read_text().splitlines()[-lines:])
+        return ""
 
     def stop(self) -> None:
         with contextlib.suppress(BenchError):
