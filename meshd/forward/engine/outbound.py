@@ -358,7 +358,7 @@ class Outbound:
             return False
         counters = peer.counters
         counters.datagrams_out += 1
-        counters.data_out += 1  # sealed too: a session that bears probes alone is renewed, and does not end every three minutes
+        counters.data_out += 1  # sealed too: probes alone keep a session
         counters.bytes_out += len(header) + len(sealed)
         return True
 
