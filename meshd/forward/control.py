@@ -62,6 +62,7 @@ class ByeReason(enum.IntEnum):
     STOPPING = 1  # the router ends; it may be back under the same identity
     RESET = 2  # its state and identity are being deleted
     FORGOTTEN = 3  # its user told it to forget us
+    IDLE = 4  # it stays; only the session that no frame has used for long ends
 
 
 class Probe(NamedTuple):
