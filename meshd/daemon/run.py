@@ -12,7 +12,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import logging.handlers
 import os
+import resource
 import signal
 import socket
 import sys
@@ -29,15 +31,19 @@ from meshd.errors import UserError
 __all__ = ["main", "run_router"]
 
 _log = logging.getLogger("meshd")
+MAX_LOG_BYTES = 5 << 20  # then it becomes meshd.log.1, and the one before goes
 _EXIT_SIGNALLED = 75  # EX_TEMPFAIL: ended in order, but nobody said stop
 
 
-def configure_logging(level: str) -> None:
-    """One line an event on standard error, which is the log file or the service manager's journal."""
+def configure_logging(level: str, file: Path | None = None) -> None:
+    """One line an event, to the log file, or to standard error for a terminal or a service manager's journal."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if file is not None:
+        handler = logging.handlers.RotatingFileHandler(file, maxBytes=MAX_LOG_BYTES, backupCount=1)
     logging.basicConfig(
         level=getattr(logging, level.upper(), logging.INFO),
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
+        handlers=[handler],
     )
     logging.getLogger("pyroute2").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
@@ -83,6 +89,7 @@ async def _run(options: LaunchOptions, paths: Paths, answer: _Answer, restarted:
 
 def run_router(options: LaunchOptions, paths: Paths, ready_fd: int = -1, *, restarted: bool = False) -> int:
     """Run one router until it is told to end; the exit status. Refusals are printed as one line and given to READY_FD."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys must not end in a core file
     answer = _Answer(ready_fd)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -113,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         _Answer(ready).give({"error": str(error.args[0]), "hint": error.hint})
         return EXIT_REFUSED
-    configure_logging(options.log_level)
+    configure_logging(options.log_level, paths.log)
     return run_router(options, paths, ready, restarted=ready < 0)
 
 

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from meshd.config import NodeConfig
 from meshd.crypto.events import (
+    Event,
     HandshakeFailed,
     ReceiveKeyAdded,
     ReceiveKeyRemoved,
@@ -31,11 +32,11 @@ from meshd.crypto.noise import Entropy
 from meshd.crypto.session import Timing
 from meshd.crypto.sessions import Sessions
 from meshd.crypto.wire import Liveness
-from meshd.drops import DropCounters
+from meshd.drops import DropCounters, DropReason
 from meshd.forward.control import Bye, ByeReason, Echo, Pad, Probe, encode_control
 from meshd.forward.engine.interface import Engine
 from meshd.forward.path import PathMonitor, PathState
-from meshd.forward.slots import PeerSlots
+from meshd.forward.slots import MAX_PEERS, PeerSlots
 from meshd.ids import Endpoint, HostId, SlotId
 
 __all__ = ["Peer", "PeerEvents", "PeerTable"]
@@ -107,6 +108,7 @@ class PeerTable:
     ) -> None:
         self._config = config
         self._events = events
+        self._drops = drops
         self._engine: Engine
         self.slots = PeerSlots()
         self.peers: dict[HostId, Peer] = {}
@@ -244,6 +246,8 @@ class PeerTable:
     def carry_out(self, now: float) -> None:
         """What the sessions want: keys into the engine, then the datagrams that depend on them."""
         while (event := self.sessions.next_event()) is not None:
+            if self._refuses(event):
+                continue
             match event:
                 case ReceiveKeyAdded(index=index, peer=host, suite=suite, key=key):
                     self._engine.add_receive_key(index, self.peer(host).slot, suite, key)
@@ -267,6 +271,16 @@ class PeerTable:
                     self._handshake_failed(event, now)
         for data, endpoint in self.sessions.poll_transmit():
             self._engine.send_datagram(data, endpoint)
+
+    def _refuses(self, event: Event) -> bool:
+        """Slots are never given back, and a member may show up under one new identity after the other: MAX_PEERS, then no more."""
+        host = None if isinstance(event, ReceiveKeyRemoved) else event.peer
+        if host is None or host in self.peers or len(self.peers) < MAX_PEERS:
+            return False
+        if isinstance(event, ReceiveKeyAdded):
+            self._drops.add(DropReason.TABLE_FULL)
+            self.sessions.forget(host)
+        return True
 
     def _session_ready(self, event: SessionReady, now: float) -> None:
         peer = self.peer(event.peer)
