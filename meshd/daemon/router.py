@@ -320,7 +320,7 @@ class _Directory:
         self._driver.wake()
 
     def address_holder(self, address: str, not_of: str) -> str | None:
-        return self._node.address_holder(address, not_of=not_of)
+        return self._node.directory.address_holder(address, not_of)
 
 
 def resident_mib() -> float:

@@ -17,7 +17,7 @@ from meshd.forward.fdb import ClaimKind, Fdb
 from meshd.gossip.store import Changed
 from meshd.gossip.topology import Topology
 from meshd.gossip.values import AttachmentValue, HostValue, LearnedValue, LinksValue, Value, decode_value
-from meshd.ids import HostId, Mac, SegmentId, ShortId, short_id
+from meshd.ids import HostId, Mac, SegmentId, ShortId, format_mac, host_name, peer_label, short_id
 
 __all__ = ["Applied", "Directory"]
 
@@ -41,7 +41,7 @@ class Directory:
         self.addresses = AddressTable(self_id, drops)
         self.topology = Topology(short_id(self_id))
         self.hosts: dict[HostId, HostValue] = {}
-        self.attachments: dict[tuple[HostId, str], AttachmentValue] = {}  # of other hosts, by container id
+        self.attachments: dict[tuple[HostId, str], AttachmentValue] = {}  # by container id
         self._by_static: dict[bytes, set[HostId]] = {}
         self._by_short: dict[ShortId, HostId] = {short_id(self_id): self_id}
 
@@ -59,6 +59,32 @@ class Directory:
 
     def host_of_short(self, short: ShortId) -> HostId | None:
         return self._by_short.get(short)
+
+    def flood_children(self, origin: ShortId) -> list[HostId] | None:
+        """To whom this host passes a flood of this origin; None: no record names such a host."""
+        if self.host_of_short(origin) is None:
+            return None
+        children = self.topology.children(origin)
+        return [host for child in children if (host := self.host_of_short(child)) is not None]
+
+    # ── names for people
+
+    def label_of(self, host: HostId) -> str:
+        """`7a:0f:…(host2)`; the beginning of its id where no record names it yet."""
+        record = self.hosts.get(host)
+        return peer_label(format_mac(record.name), record.nickname) if record else format_mac(host_name(host))
+
+    def attachment_label(self, host: HostId, attachment_id: str) -> str:
+        value = self.attachments.get((host, attachment_id))
+        return value.label if value is not None else attachment_id[:12]
+
+    def address_holder(self, address: str, not_of: str) -> str | None:
+        """Who else than this host's attachment `not_of` holds the address (a CIDR), as a text; None: it is free."""
+        holder = self.addresses.taken(SegmentId(0), ipaddress.ip_interface(address).ip, self._self, not_of)
+        if holder is None:
+            return None
+        where = "this host" if holder.host == self._self else self.label_of(holder.host)
+        return f"container {self.attachment_label(holder.host, holder.label)} on {where}"
 
     # ── changes
 

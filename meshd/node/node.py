@@ -11,11 +11,8 @@ Times are the driver's monotonic seconds. No call blocks, and no call sends: see
 
 from __future__ import annotations
 
-import logging
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Collection
-from ipaddress import ip_interface
 
 from meshd.config import NodeConfig
 from meshd.crypto.handshake import Context
@@ -36,12 +33,12 @@ from meshd.ids import (
     LinkId,
     Mac,
     SegmentId,
-    ShortId,
     format_mac,
     peer_label,
 )
 from meshd.node.directory import Directory
 from meshd.node.links import LinkTable
+from meshd.node.notices import Notices
 from meshd.node.outputs import Output, PersistBoot
 from meshd.node.own import OwnRecords
 from meshd.node.peers import PeerTable
@@ -52,14 +49,10 @@ from meshd.views import NodeView
 
 __all__ = ["Node"]
 
-_log = logging.getLogger("meshd.node")
-
 SWEEP_S = 60.0  # learned MACs are aged, frozen ones thawed
 REROUTE_S = 0.1  # at most so often after a change far away; one's own lost edge counts at once
 DRAIN_S = 0.05  # a link whose socket was full is asked again
-MAX_NOTICES = 32
 MAX_VOIDED_SINGLY = 64  # MACs; a larger change voids all flows at once
-SEGMENT = SegmentId(0)
 
 
 class Node:
@@ -85,7 +78,7 @@ class Node:
         self.host_id = identity.host_id
         self.touched = True
         self.drops = DropCounters()
-        self.notices: OrderedDict[str, float] = OrderedDict()
+        self.notices = Notices()
         self._rng = rng
         self._liveness = LivenessCounter(boot)
         self._outputs: list[Output] = []
@@ -134,7 +127,7 @@ class Node:
             self_id=self.host_id,
             peers=self.peers,
             fdb=self.directory.fdb,
-            children=self._flood_children,
+            children=self.directory.flood_children,
             drops=self.drops,
         )
         self._upcalls = upcalls
@@ -159,13 +152,6 @@ class Node:
     def label(self) -> str:
         return peer_label(self.name, self.nickname)
 
-    def label_of(self, host: HostId) -> str:
-        """How listings show a host; its id where no record names it yet."""
-        if host == self.host_id:
-            return self.label
-        record = self.directory.hosts.get(host)
-        return peer_label(format_mac(record.name), record.nickname) if record else format_mac(host[:6])
-
     # ── commands
 
     def targets(self) -> tuple[str, ...]:
@@ -187,20 +173,6 @@ class Node:
 
     def detach(self, attachment_id: str, now: float) -> None:
         self._void(self.own.detach(attachment_id, now))
-
-    def address_holder(self, address: str, not_of: str) -> str | None:
-        """Who else in the mesh holds this address, as a text for people."""
-        holder = self.directory.addresses.taken(SEGMENT, ip_interface(address).ip, self.host_id, not_of)
-        if holder is None:
-            return None
-        where = "this host" if holder.host == self.host_id else self.label_of(holder.host)
-        return f"container {self.label_of_attachment(holder.host, holder.label)} on {where}"
-
-    def label_of_attachment(self, host: HostId, attachment_id: str) -> str:
-        value = self.directory.attachments.get((host, attachment_id))
-        if host == self.host_id:
-            value = self.own.attachments.get(attachment_id)
-        return value.label if value is not None else attachment_id[:12]
 
     def leave(self, now: float) -> None:
         """Say goodbye to everybody."""
@@ -305,23 +277,16 @@ class Node:
 
     # ── from the engine
 
-    def _flood_children(self, origin: ShortId) -> Collection[HostId] | None:
-        directory = self.directory
-        if directory.host_of_short(origin) is None:
-            return None
-        children = directory.topology.children(origin)
-        return [host for child in children if (host := directory.host_of_short(child)) is not None]
-
     def _captured(self, segment: SegmentId, mac: Mac, now: float) -> None:
         try:
             self._void(self.own.captured(segment, mac, now))
         except UserError:
-            self._notice("this host announces too much already: new MACs are not announced", now)
+            self.notices.add("this host announces too much already: new MACs are not announced", now)
         while (event := self.directory.fdb.next_event()) is not None:
             if event.frozen:
-                owner = self.label_of(event.owner) if event.owner is not None else "nobody"
+                owner = self.directory.label_of(event.owner) if event.owner is not None else "nobody"
                 text = f"MAC {format_mac(event.mac)} moved too often and is frozen; {owner} keeps it"
-                self._notice(text, now)
+                self.notices.add(text, now)
             self._void([event.mac])
 
     def _void(self, macs: Collection[Mac]) -> None:
@@ -337,7 +302,7 @@ class Node:
     def paths_changed(self, now: float) -> None:
         alive = self.peers.alive()
         for host in self.directory.hosts:
-            self.links.connector.path_alive(host, host in alive)
+            self.links.connector.path_alive(host, host in alive, now)
         self.own.publish_links(alive, now)
         self._take_changes(now)
         self._reroute(now)
@@ -347,7 +312,9 @@ class Node:
             self._alive_changed(now)
 
     def identified(self, endpoint: Endpoint, static: bytes, ed25519: bytes, now: float) -> None:
-        self._notice(f"{endpoint} answers on UDP, but not on TCP port {endpoint.port}: open it for control links", now)
+        self.notices.add(
+            f"{endpoint} answers on UDP, but not on TCP port {endpoint.port}: open it for control links", now
+        )
 
     # ── from the links (LinkEvents)
 
@@ -379,14 +346,16 @@ class Node:
             self.peers.observed(host, endpoint if outbound else Endpoint(endpoint.host, record.port), now)
 
     def _choose_neighbours(self, now: float) -> None:
-        """Whom to hold links with, and to whom a path is kept: the linked ones, and those whose path lives without a link."""
+        """Whom to hold links with, and to whom a path is kept: the linked ones, and those that a link is wanted with.
+
+        So a lost host is looked for over UDP too, every few seconds: the connector's backoff is for hosts that may never be.
+        """
         linked = self.links.linked_hosts()
-        hosts = self.directory.hosts
-        wanted = choose_neighbours(self.host_id, list(hosts), linked | self._wanted, self._rng)
-        self._wanted = wanted
-        self.links.connector.want({host: hosts[host].endpoints for host in sorted(wanted) if host in hosts}, now)
-        alive = self.peers.alive()
-        self.peers.keep((linked | {host for host in alive if host in wanted}) - {self.host_id}, now)
+        hosts, connector = self.directory.hosts, self.links.connector
+        wanted = choose_neighbours(self.host_id, list(hosts), linked, self._rng)
+        connector.want({host: hosts[host].endpoints for host in sorted(wanted) if host in hosts}, now)
+        kept = wanted if self.config.discovery else connector.expected()
+        self.peers.keep((linked | kept) - {self.host_id}, now)
         self.touched = True
 
     # ── from gossip
@@ -432,14 +401,6 @@ class Node:
         self.touched = True
 
     # ── what is shown
-
-    def _notice(self, text: str, now: float) -> None:
-        if text not in self.notices:
-            _log.warning("%s", text)
-        self.notices[text] = now
-        self.notices.move_to_end(text)
-        if len(self.notices) > MAX_NOTICES:
-            self.notices.popitem(last=False)
 
     def view(self, now: float) -> NodeView:
         return build_view(self, now)

@@ -119,6 +119,7 @@ class OwnRecords:
         value = self._attachments.pop(attachment_id, None)
         if value is None:
             return ()
+        self._directory.attachments.pop((self._self, attachment_id), None)
         self._gossip.delete(attachment_key(attachment_id), now)
         self._directory.set_claims(self._self, value, None, now)
         return value.macs
@@ -127,6 +128,7 @@ class OwnRecords:
         self._gossip.put(attachment_key(value.container_id), encode_value(value), now)
         before = self._attachments.get(value.container_id)
         self._attachments[value.container_id] = value
+        self._directory.attachments[self._self, value.container_id] = value
         self._directory.set_claims(self._self, before, value, now)
         return {*value.macs, *(before.macs if before is not None else ())}
 

@@ -41,7 +41,7 @@ from meshd.ids import Endpoint, HostId, SlotId
 
 __all__ = ["Peer", "PeerEvents", "PeerTable"]
 
-RETRY_FAILED_S = 10.0  # a peer whose handshake was given up is tried again after this
+RETRY_FAILED_S = 5.0  # a peer whose handshake was given up is tried again after this
 UDP_OVERHEAD = {4: 28, 6: 48}  # IP and UDP headers of the underlay
 BOOTSTRAP_EVERY_S = 30.0
 IDLE_LOOK_S = 60.0
@@ -171,6 +171,7 @@ class PeerTable:
             self._lose_path(peer, now)
             self.sessions.forget(host)
             self.carry_out(now)
+            peer.asleep_until = now + RETRY_FAILED_S  # while it ends, it would still answer
 
     def leave(self) -> None:
         """Tell every peer that we are going."""

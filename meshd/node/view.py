@@ -13,7 +13,6 @@ from meshd.forward.engine.interface import PeerCounters
 from meshd.forward.fdb import ClaimKind, MacKey
 from meshd.forward.path import PathState
 from meshd.gossip.requests import Connection
-from meshd.gossip.values import AttachmentValue
 from meshd.ids import HostId, format_mac, short_id
 from meshd.node.own import PROTOCOL_VERSION
 from meshd.node.peers import UDP_OVERHEAD, Peer
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["build_view"]
 
 SEALED_OVERHEAD = 48  # Ethernet 14, entry 2, data header 16, tag 16: from UDP payload to inner IP packet
-NOTICE_AGE_S = 600.0
 
 
 def build_view(node: Node, now: float) -> NodeView:
@@ -49,7 +47,7 @@ def build_view(node: Node, now: float) -> NodeView:
         unicast_routes=tuple(_routes(node)),
         broadcast_routes=tuple(_trees(node, hosts)),
         address_conflicts=tuple(_conflicts(node)),
-        notices=tuple(text for text, when in node.notices.items() if now < when + NOTICE_AGE_S),
+        notices=node.notices.recent(now),
         gossip=GossipView(
             hosts=len(directory.hosts),
             records=node.gossip.store.records(),
@@ -222,7 +220,7 @@ def _macs(node: Node, now: float) -> list[MacView]:
     rows = []
     for entry in directory.fdb.views():
         name, nickname = _name(node, entry.owner)
-        value = _attachment(node, entry.owner, entry.label) if entry.kind is ClaimKind.ATTACHMENT else None
+        value = directory.attachments.get((entry.owner, entry.label)) if entry.kind is ClaimKind.ATTACHMENT else None
         in_conflict = MacKey(entry.segment, entry.mac) in conflicts
         rows.append(
             MacView(
@@ -241,17 +239,12 @@ def _macs(node: Node, now: float) -> list[MacView]:
     return rows
 
 
-def _attachment(node: Node, host: HostId, label: str) -> AttachmentValue | None:
-    if host == node.host_id:
-        return node.own.attachments.get(label)
-    return node.directory.attachments.get((host, label))
-
-
 def _conflicts(node: Node) -> list[str]:
+    directory = node.directory
     lines = []
-    for conflict in node.directory.addresses.conflicts():
+    for conflict in directory.addresses.conflicts():
         holders = [
-            f"{node.label_of_attachment(holder.host, holder.label)} on {node.label_of(holder.host)}"
+            f"{directory.attachment_label(holder.host, holder.label)} on {directory.label_of(holder.host)}"
             for holder in conflict.holders
         ]
         lines.append(f"{conflict.address} is held by {' and by '.join(holders)}; the first one answers")
