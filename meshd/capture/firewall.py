@@ -19,7 +19,15 @@ from pathlib import Path
 from meshd.capture.links import check_ifname
 from meshd.capture.sysctl import read_sysctl
 
-__all__ = ["ensure_rules", "firewall_needed", "firewall_warning", "forward_rejects", "remove_rules", "rules_present"]
+__all__ = [
+    "Family",
+    "ensure_rules",
+    "firewall_needed",
+    "firewall_warning",
+    "forward_rejects",
+    "remove_rules",
+    "rules_present",
+]
 
 _TIMEOUT = 10
 _LOCK_WAIT = "5"  # seconds for xtables' lock, which Docker holds while it starts containers

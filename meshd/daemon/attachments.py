@@ -28,7 +28,7 @@ from meshd.errors import UserError
 from meshd.ids import Mac, format_mac, parse_mac
 from meshd.views import AttachmentView
 
-__all__ = ["MAX_ATTACHMENTS", "AttachmentDirectory", "Attachments"]
+__all__ = ["MAX_ATTACHMENTS", "AttachmentDirectory", "Attachments", "gso_max_size"]
 
 _log = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ __all__ = [
     "FlowTable",
     "Peer",
     "ReceiveKey",
+    "RunWindow",
     "SendKey",
     "Waiting",
 ]
