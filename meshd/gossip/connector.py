@@ -37,7 +37,8 @@ MAX_ADDRESSES = 4096
 MAX_RESOLVED = 16  # addresses taken of one name
 MAX_DIALS = 16  # at a time
 SIMULTANEOUS = 10.0  # links of one pair that come up within this time are weighed by ids
-STABLE = 60.0  # a link that lasted this long is dialled again without backoff
+STABLE = 1.0  # a link that lasted this long is dialled again without backoff
+BOOTSTRAP_PAUSE = 0.1
 FRESH_TIME = 5.0  # a name that was looked up this long ago may be dialled
 YIELD_TIME = 0.5  # the higher id lets the lower one dial first
 
@@ -290,17 +291,30 @@ class Connector:
         lasted = held.host is not None and now - held.ready_at > STABLE
         if lasted:
             entry.backoff.reset()
-        # A key that led nowhere may be that of another host's life at this address, or ours is not known there yet: ask by XX.
+        # A key that led nowhere may be that of another host's life at this address, or ours is not known there yet, as after its
+        # restart: ask by XX, and soon.
         entry.bootstrap = held.host is None and not entry.bootstrap
         self._failed(entry, text, now)
+        if entry.bootstrap and entry.host is not None:
+            entry.retry_at = min(entry.retry_at, now + BOOTSTRAP_PAUSE)
         self._sweep()
 
-    def path_alive(self, host: HostId, alive: bool) -> None:
-        """The data path with a host is, or is no longer, alive both ways: its links are established, or pending."""
-        if alive:
-            self._alive.add(host)
-        else:
+    def path_alive(self, host: HostId, alive: bool, now: float) -> None:
+        """The data path with a host is, or is no longer, alive both ways: its links are established, or pending.
+
+        A path that comes alive before a link is a sign of life, as after a partition: the host is dialled at once.
+        """
+        if not alive:
             self._alive.discard(host)
+        elif host not in self._alive:
+            self._alive.add(host)
+            for entry in self._addresses.values():
+                if entry.host == host and host not in self._up:
+                    self._begin_again(entry, now + (YIELD_TIME if self._me > host else 0.0))
+
+    def expected(self) -> frozenset[HostId]:
+        """The hosts found behind the targets, or expected at wished addresses: those that are dialled again when they are lost."""
+        return frozenset(entry.host for entry in self._addresses.values() if entry.host is not None)
 
     # addresses
 
@@ -313,7 +327,7 @@ class Connector:
         return entry
 
     def _begin_again(self, entry: _Address | None, now: float) -> None:
-        if entry is not None and entry.phase is _Phase.WAITING:
+        if entry is not None and entry.phase in (_Phase.WAITING, _Phase.DIALLING):
             entry.backoff.reset()
             entry.retry_at = now
 
