@@ -34,7 +34,7 @@ UNDERLAY_MTU = 1500
 NETNS = Path("/run/netns")
 COMMAND_SECONDS = 60.0
 END_SECONDS = 2.0
-INTERRUPTIONS = (signal.SIGTERM, signal.SIGHUP)
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The switch set of `ethtool -K`: a plain NIC without segmentation; checksums stay offloaded, as every NIC can.
 OFFLOADS = ("tso", "gso", "gro")
 
@@ -58,7 +58,7 @@ def run(*arguments: str, timeout: float = COMMAND_SECONDS, env: dict[str, str] |
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the program as Ctrl-C does: through every `finally`."""
+    """SIGTERM and SIGHUP end the program as Ctrl-C does: through every `finally`. SIGINT too where a shell had it ignored."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -237,7 +237,7 @@ def _held_back() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = {signal.SIGINT, *INTERRUPTIONS}
+    numbers = set(INTERRUPTIONS)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
