@@ -326,13 +326,17 @@ class Node:
         if left:
             self.peers.forget(host, now)
             self.said_bye(host, now)
+        self._wanted -= {host}
         self._choose_neighbours(now)
 
     def dial_failed(self, endpoint: Endpoint, now: float) -> None:
         """TCP is closed there; where nobody is known yet, UDP may be open and tell at least who it is."""
-        known = any(endpoint in record.endpoints for record in self.directory.hosts.values())
+        known = {host for host, record in self.directory.hosts.items() if endpoint in record.endpoints}
         if not known and endpoint.host not in self.config.own_addresses:
             self.peers.bootstrap(endpoint, now)
+        if known & self._wanted:
+            self._wanted -= known  # a larger mesh has others to choose
+            self._choose_neighbours(now)
 
     def seen_at(self, neighbour: HostId, address: str, now: float) -> None:
         self.own.seen_at(neighbour, address, now)
@@ -352,7 +356,7 @@ class Node:
         """
         linked = self.links.linked_hosts()
         hosts, connector = self.directory.hosts, self.links.connector
-        wanted = choose_neighbours(self.host_id, list(hosts), linked, self._rng)
+        wanted = self._wanted = choose_neighbours(self.host_id, list(hosts), linked | self._wanted, self._rng)
         connector.want({host: hosts[host].endpoints for host in sorted(wanted) if host in hosts}, now)
         kept = wanted if self.config.discovery else connector.expected()
         self.peers.keep((linked | kept) - {self.host_id}, now)

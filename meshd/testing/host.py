@@ -32,7 +32,7 @@ from meshd.testing.devices import MemoryFrames
 from meshd.testing.network import SimNetwork, UdpSocket
 from meshd.testing.streams import Stream, StreamEvents
 
-__all__ = ["FRAME_TYPE", "SimContainer", "SimHost"]
+__all__ = ["FRAME_TYPE", "SimContainer", "SimHost", "SimPort"]
 
 FRAME_TYPE = b"\x88\xb5"  # IEEE 802 local experimental
 _NO_OFFLOAD = bytes(VNET_HEADER_SIZE)
@@ -55,11 +55,11 @@ class SimPort:
         self._waiting.append((data, source))
         self._wake()
 
-    def receive(self) -> tuple[memoryview, int, Endpoint, int] | None:
+    def receive(self) -> tuple[bytes, int, Endpoint, int] | None:
         if not self._waiting:
             return None
         data, source = self._waiting.popleft()
-        return memoryview(data), len(data), source, 0
+        return data, len(data), source, 0
 
     def send(self, parts: Collection[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
         if self.socket is None:

@@ -114,9 +114,9 @@ def test_life_of_an_address() -> None:
 
     up(connector, ONE, LOWER, due)
     assert connector.connections(due) == [Connection(str(ONE), True, "pending", "", LOWER)]
-    connector.path_alive(LOWER, True)
+    connector.path_alive(LOWER, True, 0.0)
     assert connector.connections(due) == [Connection(str(ONE), True, "established", "", LOWER)]
-    connector.path_alive(LOWER, False)
+    connector.path_alive(LOWER, False, 0.0)
     assert connector.connections(due)[0].state == "pending"
     assert connector.next_deadline() is None
 
