@@ -38,6 +38,13 @@ def test_small_frames_of_one_wake_up_share_datagrams_of_at_most_1280_bytes() -> 
     assert counters.bytes_out == sum(sent)
 
 
+def test_small_frames_do_not_share_more_than_the_path_takes() -> None:
+    pair = Pair(size=1000)
+    frames = [small(number) for number in range(16)]
+    assert pair.carry(*frames) == frames
+    assert sizes(pair.a) == [[32 + 8 * (2 + 106)] * 2]
+
+
 def test_nothing_waits_for_the_next_wake_up() -> None:
     pair = Pair()
     assert pair.carry(small(1)) == [small(1)]

@@ -234,7 +234,7 @@ class Outbound:
     def _aggregate(self, peer: Peer, entry: bytes, vouched: bool) -> None:
         size = len(entry)
         if peer.aggregate and (
-            vouched is not peer.aggregate_vouched or DATA_OVERHEAD + peer.aggregate_size + size > AGGREGATE_LIMIT
+            vouched is not peer.aggregate_vouched or DATA_OVERHEAD + peer.aggregate_size + size > peer.aggregate_limit
         ):
             self._seal_aggregate(peer)
         if not peer.aggregate and not peer.outbox:

@@ -16,7 +16,7 @@ from meshd.forward.engine.asking import SEGMENT, Asking
 from meshd.forward.engine.inbound import Inbound
 from meshd.forward.engine.interface import DatagramPort, FlowView, FramePort, PeerCounters, Upcalls
 from meshd.forward.engine.outbound import Outbound
-from meshd.forward.engine.tables import MAX_RECEIVE_KEYS, Flow, Peer, ReceiveKey, SendKey
+from meshd.forward.engine.tables import AGGREGATE_LIMIT, MAX_RECEIVE_KEYS, Flow, Peer, ReceiveKey, SendKey
 from meshd.forward.header import FLAG_VOUCHED, data_header_head
 from meshd.forward.slots import FIRST_PEER, MAX_PEERS
 from meshd.ids import Endpoint, Mac, ShortId, SlotId
@@ -81,6 +81,7 @@ class PythonEngine:
         state.endpoint = endpoint
         state.port = None if endpoint is None else self._outbound.port_for(endpoint)
         state.max_datagram = max_datagram
+        state.aggregate_limit = min(AGGREGATE_LIMIT, max_datagram)
         self._outbound.release(state, self._now)
 
     def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes) -> None:

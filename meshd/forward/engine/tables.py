@@ -37,7 +37,7 @@ MAX_WAITING_FRAMES = 64  # for a session, a peer
 MAX_WAITING_BYTES = 256 * 1024
 MAX_KEY_DATAGRAMS = 1 << 28  # twice the number at which the session rekeys; then the key is refused (KEY_EXPIRED)
 MAX_RECEIVE_KEYS = KEYS_PER_PEER * MAX_PEERS
-AGGREGATE_LIMIT = 1280  # UDP payload of small frames sent together: what every IPv6 path carries, less its headers
+AGGREGATE_LIMIT = 1280  # UDP payload of small frames sent together, while nobody has measured the path
 
 Operation = Callable[[bytes, Buffer, Buffer], bytes]
 K = TypeVar("K", bound=Hashable)
@@ -107,7 +107,7 @@ class Peer:
 
     __slots__ = (
         "aggregate",
-        "aggregate_frames",
+        "aggregate_limit",
         "aggregate_size",
         "aggregate_vouched",
         "counters",
@@ -135,7 +135,7 @@ class Peer:
         self.max_datagram = 0
         # small frames of this wake-up, not sealed yet
         self.aggregate: list[bytes] = []
-        self.aggregate_frames = 0
+        self.aggregate_limit = AGGREGATE_LIMIT  # less where the path takes less
         self.aggregate_size = 0
         self.aggregate_vouched = False
         # sealed datagrams of this wake-up: header and ciphertext alternate; all of outbox_size but the last
