@@ -60,3 +60,7 @@ class PeerSlots:
 
     def known(self, peer: HostId) -> SlotId | None:
         return self._by_peer.get(peer)
+
+    def has_room(self, peer: HostId) -> bool:
+        """Whether `slot` has, or can make, a slot for this peer."""
+        return peer in self._by_peer or len(self._by_slot) < MAX_PEERS

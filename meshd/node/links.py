@@ -292,8 +292,9 @@ class LinkTable:
                     self._outputs.append(Resolve(target.text, target.host))
                 case Close(link=link):
                     surplus = self._links.get(link)
-                    if surplus is not None:
-                        surplus.control.close()
+                    if (
+                        surplus is not None
+                    ):  # without LEAVE: where the other link is not ready yet, it would mean that we go
                         self._remove(link, surplus, "a second link with the same host", now, True)
         outputs, self._outputs = self._outputs, []
         return outputs

@@ -245,7 +245,9 @@ class Node:
         for peer, message, source, heard_at in noted.controls:
             self.peers.take_control(peer, message, source, heard_at)
         for host in noted.wanted:
-            self.peers.connect(self.peers.peer(host), now)
+            wanted = self.peers.admit(host)
+            if wanted is not None:
+                self.peers.connect(wanted, now)
         for segment, mac in noted.sights:
             self._captured(segment, mac, now)
         self.peers.handle_timer(now)
@@ -282,10 +284,13 @@ class Node:
             self._void(self.own.captured(segment, mac, now))
         except UserError:
             self.notices.add("this host announces too much already: new MACs are not announced", now)
+        self._take_alarms(now)
+
+    def _take_alarms(self, now: float) -> None:
+        """Not who keeps it: claims that cross may still decide that."""
         while (event := self.directory.fdb.next_event()) is not None:
             if event.frozen:
-                owner = self.directory.label_of(event.owner) if event.owner is not None else "nobody"
-                text = f"MAC {format_mac(event.mac)} moved too often and is frozen; {owner} keeps it"
+                text = f"MAC {format_mac(event.mac)} moved too often and is frozen; `meshd status macs` says where it stays"
                 self.notices.add(text, now)
             self._void([event.mac])
 
@@ -378,6 +383,7 @@ class Node:
                     if applied.host is not None and applied.host != self.host_id:
                         self._host_changed(applied.host, now)
                         hosts_changed = True
+        self._take_alarms(now)
         if hosts_changed:
             self._choose_neighbours(now)
 

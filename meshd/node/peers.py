@@ -36,7 +36,7 @@ from meshd.drops import DropCounters, DropReason
 from meshd.forward.control import Bye, ByeReason, Echo, Pad, Probe, encode_control
 from meshd.forward.engine.interface import Engine
 from meshd.forward.path import PathMonitor, PathState
-from meshd.forward.slots import MAX_PEERS, PeerSlots
+from meshd.forward.slots import PeerSlots
 from meshd.ids import Endpoint, HostId, SlotId
 
 __all__ = ["Peer", "PeerEvents", "PeerTable"]
@@ -134,7 +134,9 @@ class PeerTable:
 
     def host_known(self, host: HostId, static: bytes, endpoints: Sequence[Endpoint], now: float) -> None:
         """The host's record: its static key and where it may be reached."""
-        peer = self.peer(host)
+        peer = self.admit(host)
+        if peer is None:
+            return
         peer.static = static
         peer.endpoints = tuple(endpoints)
         peer.asleep_until = now
@@ -142,7 +144,9 @@ class PeerTable:
 
     def observed(self, host: HostId, endpoint: Endpoint, now: float) -> None:
         """A control link is up with this host: its address is worth trying first."""
-        peer = self.peer(host)
+        peer = self.admit(host)
+        if peer is None:
+            return
         peer.observed = endpoint
         peer.asleep_until = now
         self._seek(peer, now)
@@ -152,9 +156,10 @@ class PeerTable:
         for peer in self.peers.values():
             peer.keep = peer.host in hosts
         for host in hosts:
-            peer = self.peer(host)
-            peer.keep = True
-            self._seek(peer, now)
+            admitted = self.admit(host)
+            if admitted is not None:
+                admitted.keep = True
+                self._seek(admitted, now)
 
     def bootstrap(self, endpoint: Endpoint, now: float) -> None:
         """Nobody answers on TCP there: perhaps UDP does, and tells who it is."""
@@ -184,7 +189,18 @@ class PeerTable:
         """Neighbours whose path lives both ways, with its cost class."""
         return {peer.host: peer.monitor.cost for peer in self.peers.values() if peer.keep and peer.alive}
 
+    def admit(self, host: HostId) -> Peer | None:
+        """The peer, new or known; None, counted, where the table is full.
+
+        Slots are never given back, and a member may show up under one new identity after the other.
+        """
+        if not self.slots.has_room(host):
+            self._drops.add(DropReason.TABLE_FULL)
+            return None
+        return self.peer(host)
+
     def peer(self, host: HostId) -> Peer:
+        """For hosts that were admitted."""
         peer = self.peers.get(host)
         if peer is None:
             slot = self.slots.slot(host)
@@ -274,9 +290,9 @@ class PeerTable:
             self._engine.send_datagram(data, endpoint)
 
     def _refuses(self, event: Event) -> bool:
-        """Slots are never given back, and a member may show up under one new identity after the other: MAX_PEERS, then no more."""
+        """A session with a host that the table has no room for is over before it began."""
         host = None if isinstance(event, ReceiveKeyRemoved) else event.peer
-        if host is None or host in self.peers or len(self.peers) < MAX_PEERS:
+        if host is None or self.slots.has_room(host):
             return False
         if isinstance(event, ReceiveKeyAdded):
             self._drops.add(DropReason.TABLE_FULL)

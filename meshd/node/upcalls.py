@@ -82,7 +82,9 @@ class EngineUpcalls(Upcalls):
 
     def flood_children(self, origin: ShortId, now: float) -> Sequence[SlotId] | None:
         children = self._children(origin)
-        return None if children is None else [self._peers.peer(host).slot for host in children]
+        if children is None:
+            return None
+        return [peer.slot for host in children if (peer := self._peers.admit(host)) is not None]
 
     def session_wanted(self, peer: SlotId, now: float) -> None:
         self.noted.wanted[self._peers.slots.peer(peer)] = None
