@@ -1,8 +1,9 @@
 """What a router remembers: boot counter, targets, wanted attachments. SQLite, one small file, synchronous=FULL.
 
 The boot counter is raised and on disk *before* the router says a word under it: it is the epoch of this host's log and the
-liveness of its handshakes (docs/protocol.md), and no clock can stand in for it. A file that SQLite cannot read is set aside under
-another name and a new one begun; peers that know a higher epoch of ours then say so (`raise_boot`).
+liveness of its handshakes (docs/protocol.md), and no clock can stand in for it. A file whose content is damaged is set aside
+under another name and a new one begun; peers that know a higher epoch of ours then say so (`raise_boot`). A disk that is full,
+read-only or slow damages nothing: that refuses the start.
 
 Calls block on the disk: the loop runs them in a thread, through `StateWriter`.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import ipaddress
 import json
 import logging
 import sqlite3
@@ -21,6 +23,7 @@ from typing import Any
 
 from meshd.daemon.files import make_private_folder
 from meshd.errors import UserError
+from meshd.ids import parse_mac
 
 __all__ = ["State", "StateWriter", "WantedAttachment"]
 
@@ -48,10 +51,13 @@ class WantedAttachment:
 
 
 def _wanted(fields: dict[str, Any]) -> WantedAttachment:
+    """Raises ValueError, TypeError or KeyError for what no router wrote: it must not keep this one from starting."""
     device, inode = fields["namespace"]
-    return WantedAttachment(
-        **{**fields, "addresses": tuple(fields["addresses"]), "namespace": (int(device), int(inode))}
-    )
+    parse_mac(fields["mac"])
+    for address in fields["addresses"]:
+        ipaddress.ip_interface(address)
+    texts = {name: str(fields[name]) for name in ("id", "name", "mac", "ifname", "host_end")}
+    return WantedAttachment(**texts, addresses=tuple(fields["addresses"]), namespace=(int(device), int(inode)))
 
 
 class State:
@@ -65,6 +71,8 @@ class State:
         make_private_folder(self._path.parent)
         try:
             return self._connect()
+        except sqlite3.OperationalError as error:
+            raise UserError(f"cannot use {self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
             aside = self._set_aside()
             _log.warning("%s is damaged (%s): moved to %s, starting with none of it", self._path, error, aside.name)
@@ -75,12 +83,15 @@ class State:
         try:
             self._path.chmod(0o600)
             connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(_SCHEMA)
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             if version > _SCHEMA_VERSION:
                 raise UserError(
                     f"{self._path} was written by a newer meshd", hint="install that version, or `meshd reset`"
                 )
+            damage = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+            if damage != "ok":
+                raise sqlite3.DatabaseError(damage)
+            connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
         except BaseException:
             connection.close()
@@ -116,7 +127,10 @@ class State:
         self.set_meta("bridge", name)
 
     def raise_boot(self, at_least: int = 0) -> int:
-        """The next boot counter: one higher than any before, and at least this. On disk when the call returns."""
+        """The next boot counter: one higher than any before, and at least this. On disk when the call returns.
+
+        Raises sqlite3.Error where it cannot be written.
+        """
         boot = max(int(self._meta("boot", "0")) + 1, at_least)
         self.set_meta("boot", str(boot))
         return boot
