@@ -28,7 +28,7 @@ class Dial:
 
 @dataclass(slots=True, frozen=True)
 class Close:
-    """A second link with the same host: end it (with LEAVE)."""
+    """A second link with the same host: end it, without LEAVE, which says that the host itself goes."""
 
     link: LinkId
 
