@@ -7,6 +7,7 @@ their traffic on this host goes on without the router.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pyroute2 import IPRoute
 
 from meshd.capture.bridge import enslave, ensure_bridge, remove_bridge
-from meshd.capture.firewall import ensure_rules
+from meshd.capture.firewall import ensure_rules, remove_rules
 from meshd.capture.links import find_link
 from meshd.capture.netlink import Netlink
 from meshd.capture.tap import TapDevice, open_tap, prepare_tap
@@ -51,6 +52,7 @@ class Devices:
     tap: TapDevice | None = None
     bridge: str = ""
     bridge_made: bool = False
+    rule_made: bool = False
 
     def port_offloads(self) -> list[str]:
         """What the UDP sockets leave to the kernel: "udp gso", "udp gro"."""
@@ -72,6 +74,9 @@ class Devices:
         self.close()
         if self.bridge_made:
             remove_bridge(ipr, self.bridge)
+        if self.rule_made:
+            with contextlib.suppress(OSError):
+                remove_rules(self.bridge)
 
 
 def survey(ipr: IPRoute, options: LaunchOptions) -> Underlay:
@@ -145,15 +150,16 @@ def _make(ipr: IPRoute, devices: Devices, mac: Mac, mtu: int) -> None:
     name = tap_name(devices.bridge)
     devices.tap = open_tap(name)
     join_tap(ipr, name, devices.bridge, mtu)
-    _allow_forwarding(devices.bridge)
+    devices.rule_made = _allow_forwarding(devices.bridge)
 
 
-def _allow_forwarding(bridge: str) -> None:
-    """A firewall that cannot be asked costs a warning: on many hosts bridged frames never meet it."""
+def _allow_forwarding(bridge: str) -> bool:
+    """True if the rule was missing. A firewall that cannot be asked costs a warning: on many hosts bridged frames never meet it."""
     try:
-        ensure_rules(bridge)
+        return ensure_rules(bridge)
     except OSError as error:
         _log.warning("cannot add the firewall rule for %s: %s", bridge, error)
+        return False
 
 
 def join_tap(ipr: IPRoute, name: str, bridge: str, mtu: int) -> None:
