@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 
-.PHONY: help launch install setup setup-test test unit lint format demo bench bench-peers fresh clean
+.PHONY: help launch install setup setup-test test unit sweep lint format demo bench bench-peers fresh clean
 
 ## show this list
 help:
@@ -42,6 +42,12 @@ unit:
 	@packaging/setup-system launch
 	@packaging/setup-venv test
 	@$(PYTEST) -m "not netns and not docker" $${ARGS:-}
+
+## more seeds of the random faults over simulated meshes, 3 s each: make sweep [SEEDS=200] [FIRST_SEED=0]
+sweep:
+	@packaging/setup-system launch
+	@packaging/setup-venv test
+	@SEEDS=$${SEEDS:-200} $(PYTEST) tests/sim/test_mesh_nemesis.py $${ARGS:-}
 
 ## check style and types
 lint: setup-test

@@ -240,7 +240,7 @@ def paths_dead(mesh: Mesh) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_ten_minutes_of_loss_reordering_and_duplication_and_nobody_is_taken_for_dead(seed: int) -> None:
     mesh = Mesh(seed=seed, hosts=4, conditions=BAD)
     mesh.start()

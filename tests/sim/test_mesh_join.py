@@ -77,7 +77,7 @@ def strangers(mesh: Mesh) -> list[tuple[int, int]]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_thirty_hosts_hold_few_links_and_open_sessions_on_demand(seed: int) -> None:
     signatures = FakeSignatures()
     mesh = Mesh(seed=seed, hosts=30, signatures=signatures)
