@@ -193,7 +193,7 @@ def test_two_hosts_find_each_other_again_after_ten_minutes(seed: int) -> None:
     mesh.net.topology.cut_pair("h0", "h1")
     mesh.run(600 + mesh.rng.uniform(0.0, 100.0))
     mesh.net.topology.heal()
-    assert mesh.wait(mesh.quiet, 12.0) <= 12.0
+    assert mesh.wait(mesh.quiet, 12.0) <= 10.0
     mesh.wait(mesh.meshed, 12.0)
     mesh.assert_unicast()
 
