@@ -1,7 +1,7 @@
 """`meshd launch`: settle the key, start the supervisor, wait until the router answers. Runs in the command's own process.
 
 Either the router is ready when this returns, or nothing is left of the attempt: files that it made are removed again, and the
-router undoes its own devices before it reports why it refused.
+router undoes its own devices before it reports why it refused. Only the log stays where a router has died without a word.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from meshd.config import LaunchOptions, Paths, Secret
-from meshd.daemon.files import make_private_folder
+from meshd.daemon.files import make_private_folder, write_private
 from meshd.daemon.keys import settle_key
 from meshd.daemon.options import options_file, write_options
 from meshd.daemon.preflight import check_launch
@@ -31,6 +32,7 @@ from meshd.errors import UserError
 __all__ = ["LaunchResult", "Prepared", "ReadyAnswer", "already_running", "launch", "prepare"]
 
 READY_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 10.0  # for a router that did not get ready to end in order
 PROGRESS_AFTER_S = 1.0
 
 
@@ -70,15 +72,17 @@ class Prepared:
     undo: Callable[[], None]
 
 
+class _SilentDeathError(UserError):
+    """The router did not say why it is not ready: its log may."""
+
+
 def prepare(options: LaunchOptions, paths: Paths) -> Prepared:
     """Check, lock the folder, settle the key, write the options. Raises UserError with nothing left behind."""
     warnings = check_launch(options, paths)
     undo = contextlib.ExitStack()
     try:
         for folder in (paths.run, paths.db):
-            if not folder.exists():
-                undo.callback(_remove_new_folder, folder)
-            make_private_folder(folder)
+            _make_folder(folder, undo)
         lock = take_lock(paths.lock)
         if lock is None:
             raise already_running(paths)
@@ -88,7 +92,8 @@ def prepare(options: LaunchOptions, paths: Paths) -> Prepared:
             undo.callback(paths.key_file.unlink, missing_ok=True)
         if not paths.identity_file.exists():
             undo.callback(paths.identity_file.unlink, missing_ok=True)
-        undo.callback(options_file(paths.run).unlink, missing_ok=True)
+        undo.callback(_restore, options_file(paths.run), _content(options_file(paths.run)))
+        undo.callback(_remove_new_log, paths, _content(paths.log) is None)
         write_options(paths.run, options)
     except BaseException:
         undo.close()
@@ -111,6 +116,11 @@ def launch(options: LaunchOptions, paths: Paths, progress: Callable[[str], None]
     prepared = prepare(options, paths)
     try:
         answer = _start(options, paths, prepared.lock, progress)
+    except _SilentDeathError:
+        log = _content(paths.log)
+        prepared.undo()
+        _keep_log(paths, log)
+        raise
     except BaseException:
         prepared.undo()
         raise
@@ -157,11 +167,21 @@ def _start(options: LaunchOptions, paths: Paths, lock: int, progress: Callable[[
     try:
         return _await_answer(ready, paths, progress)
     except BaseException:
-        supervisor.terminate()
-        supervisor.wait()
+        _end(supervisor)
         raise
     finally:
         os.close(ready)
+
+
+def _end(supervisor: subprocess.Popen[bytes]) -> None:
+    """In order, or the whole session: it is the supervisor's and its router's own."""
+    supervisor.terminate()
+    try:
+        supervisor.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(supervisor.pid, signal.SIGKILL)
+        supervisor.wait()
 
 
 def _environment() -> dict[str, str]:
@@ -177,14 +197,16 @@ def _await_answer(ready: int, paths: Paths, progress: Callable[[str], None]) -> 
     while not received.endswith(b"\n"):
         waited = time.monotonic() - started
         if waited > READY_TIMEOUT_S:
-            raise UserError(f"the router did not get ready within {READY_TIMEOUT_S:.0f} s", hint=f"see {paths.log}")
+            raise _SilentDeathError(
+                f"the router did not get ready within {READY_TIMEOUT_S:.0f} s", hint=f"see {paths.log}"
+            )
         if waited > PROGRESS_AFTER_S and not told:
             progress("waiting for the router to get ready …")
             told = True
         if select.select([ready], [], [], 0.25)[0]:
             data = os.read(ready, 65536)
             if not data:
-                raise UserError("the router died while starting", hint=f"see the end of {paths.log}")
+                raise _SilentDeathError("the router died while starting", hint=f"see the end of {paths.log}")
             received += data
     answer = json.loads(received)
     if "error" in answer:
@@ -193,12 +215,47 @@ def _await_answer(ready: int, paths: Paths, progress: Callable[[str], None]) -> 
     return result
 
 
-def _remove_new_folder(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _make_folder(folder: Path, undo: contextlib.ExitStack) -> None:
+    """With its parents; those that were not there are removed again by `undo`."""
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    for parent in reversed(missing):
+        undo.callback(_remove_empty, parent)
+    if not folder.exists():
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+    make_private_folder(folder)
+
+
+def _remove_empty(folder: Path) -> None:
     with contextlib.suppress(OSError):
-        folder.parent.rmdir()  # only if we made it and it is empty; a full one stays
+        folder.rmdir()
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _restore(file: Path, content: bytes | None) -> None:
+    if content is None:
+        file.unlink(missing_ok=True)
+    else:
+        write_private(file, content)
+
+
+def _remove_new_log(paths: Paths, new: bool) -> None:
+    if new:
+        paths.log.unlink(missing_ok=True)
+
+
+def _keep_log(paths: Paths, content: bytes | None) -> None:
+    """The error names the log, so it has to be there, and may be all that is."""
+    if content is not None and not paths.log.exists():
+        make_private_folder(paths.run)
+        write_private(paths.log, content)
 
 
 def _unlock(lock: int, paths: Paths) -> None:
+    paths.lock.unlink(missing_ok=True)  # while it is held, see take_lock
     os.close(lock)
-    paths.lock.unlink(missing_ok=True)

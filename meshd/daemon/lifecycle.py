@@ -1,4 +1,7 @@
-"""The end of a router: `stop` ends the process and leaves the containers connected on this host; `reset` removes every trace."""
+"""The end of a router: `stop` ends the process and leaves the containers connected on this host; `reset` removes every trace.
+
+Which processes to end by force is told by the lock, not by pid files: after a hard death those name strangers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from pyroute2 import IPRoute
 
@@ -22,12 +26,13 @@ from meshd.control.client import ControlClient
 from meshd.daemon.options import options_file
 from meshd.daemon.preflight import tap_name
 from meshd.daemon.state import State
-from meshd.daemon.supervise import lock_is_free
+from meshd.daemon.supervise import clear_lock, lock_is_free
 from meshd.errors import UserError
 
 __all__ = ["reset", "stop"]
 
 STOP_TIMEOUT_S = 10.0
+TERM_TIMEOUT_S = 5.0
 KILL_TIMEOUT_S = 3.0
 _POLL_S = 0.02
 
@@ -36,29 +41,47 @@ def stop(paths: Paths) -> bool:
     """End the router in order; False: none was running. Raises UserError when it can be ended neither so nor by force."""
     if lock_is_free(paths.lock):
         return False
-    with contextlib.suppress(UserError):
+    try:
         ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).stop()
-    if not _wait(lambda: lock_is_free(paths.lock), STOP_TIMEOUT_S):
+        told = True
+    except UserError:
+        told = False
+    if not (told and _wait(lambda: lock_is_free(paths.lock), STOP_TIMEOUT_S)):
         _end_by_force(paths)
     _clear_run_files(paths)
     return True
 
 
 def _end_by_force(paths: Paths) -> None:
-    """A router that does not answer: its supervisor first, or it would start another."""
-    for file in (paths.supervisor_pid_file, paths.pid_file):
-        _signal(file, signal.SIGTERM)
-    if _wait(lambda: lock_is_free(paths.lock), KILL_TIMEOUT_S):
-        return
-    for file in (paths.supervisor_pid_file, paths.pid_file):
-        _signal(file, signal.SIGKILL)
-    if not _wait(lambda: lock_is_free(paths.lock), KILL_TIMEOUT_S):
-        raise UserError(f"the router in {paths.run} does not end", hint=f"see {paths.log}")
+    """A router that does not answer, and its supervisor, which would start another."""
+    for number, seconds in ((signal.SIGTERM, TERM_TIMEOUT_S), (signal.SIGKILL, KILL_TIMEOUT_S)):
+        for pid in _holders(paths.lock):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if _wait(lambda: lock_is_free(paths.lock), seconds):
+            return
+    raise UserError(f"the router in {paths.run} does not end", hint=f"see {paths.log}")
 
 
-def _signal(file: os.PathLike[str], number: signal.Signals) -> None:
-    with contextlib.suppress(OSError, ValueError), open(file) as handle:
-        os.kill(int(handle.read()), number)
+def _holders(lock: Path) -> list[int]:
+    """The processes that have the lock file open, other than this one."""
+    held = os.stat(lock)
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if pid != os.getpid() and _has_open(pid, held)]
+
+
+def _has_open(pid: int, file: os.stat_result) -> bool:
+    try:
+        return any(_is_same(descriptor, file) for descriptor in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it ended, or is another user's
+        return False
+
+
+def _is_same(descriptor: Path, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(descriptor.stat(), file)
+    except OSError:
+        return False
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:
@@ -71,7 +94,8 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def _clear_run_files(paths: Paths) -> None:
-    for file in (paths.lock, paths.pid_file, paths.supervisor_pid_file, paths.socket):
+    clear_lock(paths.lock)
+    for file in (paths.pid_file, paths.supervisor_pid_file, paths.socket):
         file.unlink(missing_ok=True)
 
 
@@ -88,12 +112,18 @@ def reset(paths: Paths, *, force: bool = False) -> bool:
     if bridge:
         _remove_devices(bridge)
     shutil.rmtree(paths.db, ignore_errors=True)
-    for file in (options_file(paths.run), paths.log, paths.lock):
+    _clear_run_files(paths)
+    for file in (options_file(paths.run), paths.log, old_log(paths)):
         file.unlink(missing_ok=True)
     for folder in (paths.run, paths.state):
         with contextlib.suppress(OSError):
             folder.rmdir()  # only an empty one: MESHD_DIR may be the user's own
     return existed
+
+
+def old_log(paths: Paths) -> Path:
+    """Where the log goes when it is full, see `run.configure_logging`."""
+    return paths.log.with_name(f"{paths.log.name}.1")
 
 
 def _bridge_of(paths: Paths) -> str:

@@ -3,8 +3,9 @@
     argv: RUN_FOLDER LOCK_FD READY_FD restart|once; writes RUN_FOLDER/supervisor.pid; the router reads RUN_FOLDER/launch.json.
 
 It holds the lock of the folder; the router inherits the descriptor, so the folder stays taken as long as either lives. A router
-that ends with EXIT_STOPPED was told to stop; with EXIT_REFUSED it never got ready and said why. Any other end is a death: the
-router is started again at once, then after 1, 2, 4, 5 s while it keeps dying early.
+that ends with EXIT_STOPPED was told to stop; one that ends with EXIT_REFUSED at its first start never got ready and said why. Any
+other end is a death, also a refusal later on (a disk that is full, a port that is taken for a moment): the router is started again
+at once, then after 1, 2, 4, 5 s while it keeps dying early.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["EXIT_REFUSED", "EXIT_STOPPED", "lock_is_free", "main", "take_lock"]
+__all__ = ["EXIT_REFUSED", "EXIT_STOPPED", "Supervisor", "clear_lock", "lock_is_free", "main", "take_lock"]
 
 EXIT_STOPPED = 0
 EXIT_REFUSED = 78  # EX_CONFIG
@@ -29,13 +31,30 @@ _BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 5.0)
 
 def take_lock(path: Path) -> int | None:
     """Lock the file without waiting; the descriptor, to be kept open, or None where another router holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if _is_still(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # its last holder removed the file after we opened it: a lock on it excludes nobody
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def clear_lock(path: Path) -> None:
+    """Remove the lock file, unless somebody holds it."""
+    if path.exists() and (descriptor := take_lock(path)) is not None:
+        path.unlink(missing_ok=True)  # while it is held: nobody can have taken it in between
         os.close(descriptor)
-        return None
-    return descriptor
 
 
 def lock_is_free(path: Path) -> bool:
@@ -49,32 +68,42 @@ def lock_is_free(path: Path) -> bool:
     return True
 
 
-class _Supervisor:
-    def __init__(self, run: Path, lock: int, *, restart: bool) -> None:
-        self._run = run
+class Supervisor:
+    """Runs `command` with the number of the ready descriptor (-1: nobody waits) as its last argument, again and again."""
+
+    def __init__(
+        self, command: Sequence[str], lock: int, *, restart: bool, backoff_s: Sequence[float] = _BACKOFF_S
+    ) -> None:
+        self._command = command
         self._lock = lock
         self._restart = restart
+        self._backoff_s = backoff_s
         self._router: subprocess.Popen[bytes] | None = None
         self._ending = False
 
     def end(self, _signal: int, _frame: FrameType | None) -> None:
         """The supervisor itself is told to end: so is the router, and nothing is started again."""
         self._ending = True
+        self._end_router()
+
+    def _end_router(self) -> None:
         if self._router is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._router.terminate()
 
     def supervise(self, ready: int) -> int:
+        """Until the router ends for good; its exit status. `ready` is closed."""
         early_deaths = 0
+        final = {EXIT_STOPPED, EXIT_REFUSED}
         while True:
             started = time.monotonic()
             status = self._run_router(ready)
-            ready = -1
-            if self._told_to_end() or status in (EXIT_STOPPED, EXIT_REFUSED) or not self._restart:
+            if self._told_to_end() or status in final or not self._restart:
                 return status
+            ready, final = -1, {EXIT_STOPPED}
             early_deaths = 0 if time.monotonic() - started > _HEALTHY_AFTER_S else early_deaths + 1
             print(f"router ended with status {status}: starting it again", file=sys.stderr, flush=True)  # noqa: T201 - the log
-            self._sleep(_BACKOFF_S[min(early_deaths, len(_BACKOFF_S) - 1)])
+            self._sleep(self._backoff_s[min(early_deaths, len(self._backoff_s) - 1)])
             if self._told_to_end():
                 return status
 
@@ -82,12 +111,19 @@ class _Supervisor:
         return self._ending
 
     def _run_router(self, ready: int) -> int:
-        argv = [sys.executable, "-m", "meshd.daemon.run", str(self._run), str(ready)]
         passed = [self._lock] + ([ready] if ready >= 0 else [])
-        self._router = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=passed)
-        if ready >= 0:
-            os.close(ready)  # the router's copy is the last: its death is the launcher's end of file
-        return self._router.wait()
+        try:
+            router = subprocess.Popen([*self._command, str(ready)], stdin=subprocess.DEVNULL, pass_fds=passed)
+        except OSError as error:  # no memory or no process to be had: there may be some later
+            print(f"cannot start the router: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+            return 1
+        finally:
+            if ready >= 0:
+                os.close(ready)  # the router's copy is the last: its death is the launcher's end of file
+        self._router = router
+        if self._told_to_end():  # the signal came before there was a router to pass it on to
+            self._end_router()
+        return router.wait()
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -98,7 +134,7 @@ class _Supervisor:
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     run, lock, ready, restart = Path(arguments[0]), int(arguments[1]), int(arguments[2]), arguments[3] == "restart"
-    supervisor = _Supervisor(run, lock, restart=restart)
+    supervisor = Supervisor([sys.executable, "-m", "meshd.daemon.run", str(run)], lock, restart=restart)
     signal.signal(signal.SIGTERM, supervisor.end)
     signal.signal(signal.SIGINT, supervisor.end)
     pid_file = run / "supervisor.pid"

@@ -148,7 +148,7 @@ def test_set_moves_to_another_mesh(paths: Paths) -> None:
 
 
 def test_set_and_new_make_the_folder(tmp_path: Path) -> None:
-    first, second = (Paths(run=tmp_path / name, state=tmp_path / name) for name in "ab")
+    first, second = Paths(run=tmp_path, state=tmp_path / "a"), Paths(run=tmp_path, state=tmp_path / "b")
     set_key(first, KEY)
     new_key(second)
     for paths in (first, second):
@@ -171,9 +171,10 @@ def test_nothing_changes_while_a_router_runs(paths: Paths) -> None:
     lock = take_lock(paths.lock)
     assert lock is not None
     try:
-        for change in (lambda: set_key(paths, OTHER), lambda: new_key(paths, replace=True)):
-            with pytest.raises(UserError, match="meshd stop"):
-                change()
+        with pytest.raises(UserError, match="meshd stop"):
+            set_key(paths, OTHER)
+        with pytest.raises(UserError, match="meshd stop"):
+            new_key(paths, replace=True)
         assert load_key(paths).to_text() == KEY
     finally:
         os.close(lock)
@@ -189,11 +190,11 @@ def test_an_identity_is_made_once(paths: Paths) -> None:
     assert mode(paths.identity_file) == 0o600
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: b"\x09" + data[1:]])
-def test_a_damaged_identity_is_an_error_and_stays(paths: Paths, damage: object) -> None:
+@pytest.mark.parametrize("damage", ["empty", "short", "version"])
+def test_a_damaged_identity_is_an_error_and_stays(paths: Paths, damage: str) -> None:
     load_identity(paths)
-    assert callable(damage)
-    damaged = damage(paths.identity_file.read_bytes())
+    data = paths.identity_file.read_bytes()
+    damaged = {"empty": b"", "short": data[:-1], "version": b"\x09" + data[1:]}[damage]
     write_private(paths.identity_file, damaged)
     with pytest.raises(UserError, match="cannot be read") as refused:
         load_identity(paths)
