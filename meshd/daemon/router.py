@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -45,7 +46,7 @@ from meshd.ids import Mac, host_name, parse_mac, short_id
 from meshd.node import Node
 from meshd.views import NodeView, RouterView
 
-__all__ = ["Router"]
+__all__ = ["Router", "resident_mib"]
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Router:
         self._started = self._clock()
         self._closing = contextlib.AsyncExitStack()
         self._ready = False
+        self._complete = False  # the start: from then on what it made stays at the end
         self._boot_task: asyncio.Task[None] | None = None
 
     # ── start
@@ -73,8 +75,6 @@ class Router:
         try:
             await self._start()
         except BaseException:
-            if not self._ready:
-                await self._undo_devices()
             await self.close()
             raise
 
@@ -83,25 +83,25 @@ class Router:
         state = await asyncio.to_thread(State, self._paths.database)
         self._writer = StateWriter(state)
         self._closing.callback(self._writer.close)
-        boot = await asyncio.to_thread(state.raise_boot)
+        boot = await asyncio.to_thread(_raise_boot, state)
         targets = self._choose_targets(state)
         self._netlink = Netlink()
         self._closing.callback(self._netlink.close)
         self._underlay = await self._netlink.run(lambda ipr: survey(ipr, self._options))
         self._mac = bridge_mac(key.mesh_id, identity.host_id)
         self._devices = await open_devices(self._netlink, self._options, self._mac, self._underlay.interface_mtu)
-        self._closing.callback(lambda: self._devices.close())
+        self._closing.push_async_callback(self._close_devices)
         await self._writer.run(partial(_set_bridge, name=self._options.bridge))
         self._compose(identity, key, boot, targets)
+        self._closing.push_async_callback(self._driver.close)
+        self._closing.callback(self._leave)
         await self._driver.streams.listen(self._options.host, self._options.port)
         await self._start_attachments(state, key)
         self._driver.start()
-        self._closing.push_async_callback(self._driver.close)
-        self._closing.callback(self._leave)
         server = await serve(self._paths.socket, self)
         self._closing.push_async_callback(server.cleanup)
         await self._writer.run(partial(State.set_targets, targets=targets))
-        self._ready = True
+        self._ready = self._complete = True
         _log.info(
             "%s is ready: bridge %s, UDP and TCP port %d", self._node.label, self._options.bridge, self._options.port
         )
@@ -203,10 +203,12 @@ class Router:
     def _leave(self) -> None:
         self._node.leave(self._clock())
 
-    async def _undo_devices(self) -> None:
-        devices = getattr(self, "_devices", None)
-        if devices is not None:
-            await self._netlink.run(devices.undo)
+    async def _close_devices(self) -> None:
+        """After the driver: nobody may wait for a descriptor that is closed."""
+        if self._complete:
+            self._devices.close()
+        else:
+            await self._netlink.run(self._devices.undo)
 
     # ── what others did to our devices
 
@@ -226,8 +228,8 @@ class Router:
             self._devices.tap.close()
         tap = open_tap(name)
         self._devices.tap = tap
+        self._driver.replace_frames(tap)  # first: if joining fails, the next attempt only joins what it finds
         await self._netlink.run(lambda ipr: join_tap(ipr, name, self._options.bridge, mtu))
-        self._driver.replace_frames(tap)
 
     def _persist_boot(self, at_least: int) -> None:
         """The mesh knows a later life of this host: go beyond it, on disk first."""
@@ -327,6 +329,15 @@ def resident_mib() -> float:
     """What this process holds of the machine's memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _raise_boot(state: State) -> int:
+    try:
+        return state.raise_boot()
+    except sqlite3.Error as error:
+        raise UserError(
+            f"cannot write the state of this host: {error}", hint="is the disk full, or mounted read-only?"
+        ) from error
 
 
 def _set_bridge(state: State, *, name: str) -> None:

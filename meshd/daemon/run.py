@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import logging.handlers
@@ -28,18 +29,29 @@ from meshd.daemon.router import Router
 from meshd.daemon.supervise import EXIT_REFUSED, EXIT_STOPPED
 from meshd.errors import UserError
 
-__all__ = ["main", "run_router"]
+__all__ = ["configure_logging", "main", "run_router"]
 
 _log = logging.getLogger("meshd")
 MAX_LOG_BYTES = 5 << 20  # then it becomes meshd.log.1, and the one before goes
 _EXIT_SIGNALLED = 75  # EX_TEMPFAIL: ended in order, but nobody said stop
 
 
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """Every file that it begins is 0600: a log names hosts, containers and addresses."""
+
+    def _open(self) -> io.TextIOWrapper:
+        return open(self.baseFilename, "a", encoding="utf-8", opener=_open_private)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
 def configure_logging(level: str, file: Path | None = None) -> None:
     """One line an event, to the log file, or to standard error for a terminal or a service manager's journal."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if file is not None:
-        handler = logging.handlers.RotatingFileHandler(file, maxBytes=MAX_LOG_BYTES, backupCount=1)
+        handler = _LogFile(file, maxBytes=MAX_LOG_BYTES, backupCount=1)
     logging.basicConfig(
         level=getattr(logging, level.upper(), logging.INFO),
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
@@ -118,6 +130,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = read_options(run)
     except UserError as error:
+        configure_logging("info", paths.log)
+        _log.error("%s", error)
         _Answer(ready).give({"error": str(error.args[0]), "hint": error.hint})
         return EXIT_REFUSED
     configure_logging(options.log_level, paths.log)
