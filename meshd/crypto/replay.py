@@ -70,6 +70,22 @@ class ReplayWindow:
                 self._clear(first, block)
         self._ring[block & _MASK] |= _BIT[counter & 7]
 
+    def commit_run(self, end: int) -> None:
+        """Commit every counter after the head and before `end`, each one opened: one call for the datagrams of a super-frame."""
+        first, last = self.head + 1, end - 1
+        if last < first:
+            return
+        ring, mask = self._ring, _MASK
+        low, high = first >> 3, last >> 3
+        kept = ring[low & mask] if first & 7 else 0  # the head's own block
+        for block in range(max(low, high - mask), high + 1):
+            ring[block & mask] = 0xFF
+        if high - low <= mask:  # else the run has gone all the way round and the low block is a newer one by now
+            ring[low & mask] = kept | (0xFF << (first & 7) & 0xFF)
+        ring[high & mask] &= 0xFF >> (7 - (last & 7))
+        self.head = last
+        self.received += last - first + 1
+
     def _clear(self, first: int, last: int) -> None:
         """Zero the blocks first..last, which the head has just entered or jumped over."""
         if last - first + 1 >= _BYTES:

@@ -18,6 +18,7 @@ import struct
 from typing import NamedTuple
 
 from meshd.errors import DecodeError
+from meshd.forward.runs import byte_run
 
 __all__ = [
     "COMMON_SIZE",
@@ -29,6 +30,7 @@ __all__ = [
     "VERSION",
     "DataHeader",
     "DatagramType",
+    "counter_run",
     "data_header_head",
     "decode_data_header",
     "encode_data_header",
@@ -81,6 +83,13 @@ def encode_data_header(header: DataHeader) -> bytes:
 def data_header_head(flags: int, segment: int, index: int) -> bytes:
     """All of the header but the counter: what stays the same under one key."""
     return _HEAD.pack(_FIRST_BYTE, flags, segment, index)
+
+
+def counter_run(head: bytes, counter: int, count: int) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """The headers of datagrams with consecutive counters, and their nonces."""
+    tail = counter.to_bytes(8, "little")
+    headers = byte_run(head + tail, 1 << 64, count, "little")
+    return headers, byte_run(NONCE_PREFIX + tail, 1 << 32, count, "little")
 
 
 def decode_data_header(datagram: bytes | memoryview) -> DataHeader:

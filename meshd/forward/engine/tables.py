@@ -27,7 +27,6 @@ __all__ = [
     "FlowTable",
     "Peer",
     "ReceiveKey",
-    "RunWindow",
     "SendKey",
     "Waiting",
 ]
@@ -56,39 +55,16 @@ class SendKey:
         self.counter = 0
 
 
-class RunWindow(ReplayWindow):
-    """A replay window that commits a whole run at once: one call for the 45 datagrams of a super-frame."""
-
-    __slots__ = ()
-
-    def commit_run(self, end: int) -> None:
-        """Commit every counter after the head and before `end`; each one has been authenticated."""
-        first, last = self.head + 1, end - 1
-        if last < first:
-            return
-        ring, mask = self._ring, len(self._ring) - 1
-        low, high = first >> 3, last >> 3
-        kept = ring[low & mask] if first & 7 else 0  # the head's own block
-        for block in range(max(low, high - mask), high + 1):
-            ring[block & mask] = 0xFF
-        if high - low <= mask:  # else the run has gone all the way round and the low block is a newer one by now
-            ring[low & mask] = kept | (0xFF << (first & 7) & 0xFF)
-        ring[high & mask] &= 0xFF >> (7 - (last & 7))
-        self.head = last
-        self.received += last - first + 1
-
-
 class ReceiveKey:
     """A key to open with. `first` until something authentic has come in under it."""
 
-    __slots__ = ("accounted", "bytes", "first", "head", "index", "open", "peer", "window")
+    __slots__ = ("accounted", "bytes", "first", "index", "open", "peer", "window")
 
-    def __init__(self, index: int, peer: Peer, open_: Operation, head: bytes) -> None:
+    def __init__(self, index: int, peer: Peer, open_: Operation) -> None:
         self.index = index
         self.peer = peer
         self.open = open_
-        self.head = head  # the header of vouched datagrams under this key, without its counter
-        self.window = RunWindow()
+        self.window = ReplayWindow()
         self.bytes = 0  # of the datagrams that came in since the counters were read
         self.accounted = 0  # of `window.received`, how many the counters have
         self.first = True
