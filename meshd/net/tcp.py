@@ -31,6 +31,8 @@ ACCEPT_BURST = 20
 ACCEPT_INTERVAL_S = 0.05
 DIAL_TIMEOUT_S = 5.0
 MAX_STREAMS = 512
+_BACKLOG = 128
+_NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class LinkEvents(Protocol):
@@ -57,10 +59,10 @@ class LinkEvents(Protocol):
 
 def describe_error(error: BaseException) -> str:
     """The short form in which listings show why a dial failed: `connection refused`, `no route to host`."""
-    if isinstance(error, TimeoutError | asyncio.TimeoutError):
-        return "no answer within 5 s"
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
+    if isinstance(error, TimeoutError):  # ours, of the dial: the kernel's has a number
+        return "no answer within 5 s"
     return str(error) or type(error).__name__
 
 
@@ -79,6 +81,7 @@ class _Stream(asyncio.Protocol):
         self._owner = owner
         self.link = link
         self.transport: asyncio.Transport | None = None
+        self.ended = ""  # why, once it has
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(
@@ -95,8 +98,9 @@ class _Stream(asyncio.Protocol):
             self._owner.events.received(self.link, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = describe_error(exc) if exc else "closed by the other end"
         if self.link is not None:
-            self._owner.gone(self.link, describe_error(exc) if exc else "closed by the other end")
+            self._owner.gone(self.link, self.ended)
 
 
 class Streams:
@@ -115,23 +119,13 @@ class Streams:
         """Accept on this address (None: all of both families). Raises UserError when the port is taken or the address not ours."""
         loop = asyncio.get_running_loop()
         for family, address in _listen_addresses(host):
-            listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                listener.bind((address, port))
-                server = await loop.create_server(lambda: _Stream(self, None), sock=listener, backlog=128)
+                listener = _listener(family, address, port)
             except OSError as error:
-                listener.close()
-                if (
-                    family == socket.AF_INET6
-                    and host is None
-                    and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-                ):
-                    continue  # a host without IPv6
+                if family == socket.AF_INET6 and host is None and error.errno in _NO_IPV6:
+                    continue
                 raise _listen_error(error, address, port) from error
-            self._servers.append(server)
+            self._servers.append(await loop.create_server(lambda: _Stream(self, None), sock=listener))
 
     def dial(self, link: LinkId, endpoint: Endpoint) -> None:
         """Begin to connect; `connected` or `failed` follows."""
@@ -144,17 +138,18 @@ class Streams:
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 await loop.create_connection(lambda: stream, endpoint.host, endpoint.port)
-        except (OSError, TimeoutError) as error:
-            if self._dials.pop(link, None) is not None:
-                self.events.failed(link, describe_error(error))
-            return
-        if self._dials.pop(link, None) is None:  # closed meanwhile
-            if stream.transport is not None:
+            error = stream.ended  # the other end, full, may have closed it before we look
+        except OSError as failure:
+            error = describe_error(failure)
+        finally:
+            wanted = self._dials.pop(link, None) is not None  # else it was closed meanwhile
+            if stream.transport is not None and not wanted:
                 stream.transport.abort()
-            return
-        self._streams[link] = stream
-        transport = stream.transport
-        self.events.connected(link, _endpoint(transport.get_extra_info("sockname") if transport else None))
+        if wanted and error:
+            self.events.failed(link, error)
+        elif wanted and stream.transport is not None:
+            self._streams[link] = stream
+            self.events.connected(link, _endpoint(stream.transport.get_extra_info("sockname")))
 
     def admit(self, stream: _Stream, source: Endpoint) -> LinkId | None:
         """Take in an accepted stream, or close it: over the accept budget, over MAX_STREAMS, or refused by the node."""
@@ -167,7 +162,8 @@ class Streams:
             if link is not None:
                 self._streams[link] = stream
                 return link
-        self.events.refused()
+        else:
+            self.events.refused()
         if stream.transport is not None:
             stream.transport.abort()
         return None
@@ -203,6 +199,21 @@ class Streams:
         for link in [*self._dials, *self._streams]:
             self.close(link)
         await asyncio.gather(*dials, return_exceptions=True)
+
+
+def _listener(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    """Bound and listening. Raises OSError."""
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def _listen_addresses(host: str | None) -> list[tuple[socket.AddressFamily, str]]:
