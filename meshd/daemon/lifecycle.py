@@ -29,7 +29,7 @@ from meshd.daemon.state import State
 from meshd.daemon.supervise import clear_lock, lock_is_free
 from meshd.errors import UserError
 
-__all__ = ["reset", "stop"]
+__all__ = ["old_log", "reset", "stop"]
 
 STOP_TIMEOUT_S = 10.0
 TERM_TIMEOUT_S = 5.0
