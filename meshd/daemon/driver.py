@@ -5,6 +5,9 @@
 
 The loop's readers are level-triggered: what a pump left behind wakes it again, after the other descriptors had their turn, so the
 two directions alternate by themselves.
+
+An exception that reaches the driver is a bug of ours. It is logged and costs the wake-up that it happened in, never the timer: a
+node that no longer ticks would look alive and be dead.
 """
 
 from __future__ import annotations
@@ -31,12 +34,18 @@ _log = logging.getLogger(__name__)
 
 SLOW_CALLBACK_S = 0.002
 MAX_RESOLUTIONS = 64  # names being looked up at one time; a further one waits for its next retry
+RETRY_S = 0.1  # after a wake-up that failed
+LOG_EVERY_S = 10.0  # a bug that each packet meets must not fill the disk
 _LAG_SAMPLES = 512
 _TAP_GONE = (errno.EBADFD, errno.EBADF, errno.ENODEV)
 
 
 class _Driven(Protocol):
     def __call__(self, now: float) -> object: ...
+
+
+def _nothing(now: float) -> None:
+    """Work for a wake-up that only carries out."""
 
 
 class Driver:
@@ -67,6 +76,8 @@ class Driver:
         self._lags: collections.deque[float] = collections.deque(maxlen=_LAG_SAMPLES)
         self._slow = 0
         self._resolutions: set[asyncio.Task[None]] = set()
+        self._logged = float("-inf")
+        self._closed = False
 
     # ── start and end
 
@@ -89,7 +100,8 @@ class Driver:
 
     async def close(self) -> None:
         """Send what the node still has to say, then let go of everything."""
-        self._carry_out(self._clock())
+        self._guarded(self._carry_out, self._clock())
+        self._closed = True
         self.drop_frames()
         for port in self._ports:
             self._loop.remove_reader(port.fileno())
@@ -110,11 +122,23 @@ class Driver:
     # ── wake-ups
 
     def _run(self, work: _Driven) -> None:
+        if self._closed:
+            return
         started = self._clock()
-        work(now=started)
-        self._carry_out(started)
+        if not (self._guarded(work, started) and self._guarded(self._carry_out, started)):
+            self._arm(started + RETRY_S)
         if self._clock() - started > SLOW_CALLBACK_S:
             self._slow += 1
+
+    def _guarded(self, work: _Driven, now: float) -> bool:
+        try:
+            work(now=now)
+        except Exception:
+            if now >= self._logged + LOG_EVERY_S:
+                self._logged = now
+                _log.exception("a bug in the router: it goes on without this step")
+            return False
+        return True
 
     def _pump_frames(self, now: float) -> None:
         try:
@@ -162,8 +186,9 @@ class Driver:
     # ── control streams (LinkEvents)
 
     def accepted(self, source: Endpoint) -> LinkId | None:
+        """The answer comes first: what the node wants done with this link must find its stream."""
         link = self._node.link_accepted(source, self._clock())
-        self._carry_out(self._clock())
+        self._loop.call_soon(self._run, _nothing)
         return link
 
     def connected(self, link: LinkId, local: Endpoint) -> None:
@@ -184,8 +209,9 @@ class Driver:
     # ── names
 
     def _resolve(self, target: str, host: str) -> None:
-        if len(self._resolutions) >= MAX_RESOLUTIONS:
-            self._run(functools.partial(self._node.resolved, target, (), "too many names are being looked up"))
+        if len(self._resolutions) >= MAX_RESOLUTIONS:  # later: we are within `_carry_out`, whose order must hold
+            refusal = functools.partial(self._node.resolved, target, (), "too many names are being looked up")
+            self._loop.call_soon(self._run, refusal)
             return
         task = self._loop.create_task(self._look_up(target, host))
         self._resolutions.add(task)
