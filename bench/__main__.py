@@ -15,7 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import measure
@@ -116,12 +116,21 @@ def joining(samples: Samples) -> Step:
     return Step("meshd: three hosts join", record)
 
 
-def bench(names: list[str], rounds: int, plan: measure.Plan, shown: Progress) -> tuple[Samples, dict[str, str]]:
-    samples = Samples()
+@dataclass(slots=True)
+class Outcome:
+    samples: Samples = field(default_factory=Samples)
+    titles: dict[str, str] = field(default_factory=dict)  # by contender
+    failures: list[str] = field(default_factory=list)
+
+
+def bench(names: list[str], rounds: int, plan: measure.Plan, shown: Progress) -> Outcome:
+    """A step that fails costs its own figure, not the run. Raises BenchError where nothing could be set up."""
+    outcome = Outcome()
+    samples = outcome.samples
     with Lab() as lab:
         shown.say(f"setting up {', '.join(names)}")
         contenders = make(names, lab)
-        titles = {contender.name: f"{contender.title}, MTU {contender.mtu()}" for contender in contenders}
+        outcome.titles = {contender.name: f"{contender.title}, MTU {contender.mtu()}" for contender in contenders}
         plans = [list(steps(contenders, samples, plan)) for _ in range(rounds)]
         if "meshd" in names:
             for one in plans:
@@ -130,8 +139,11 @@ def bench(names: list[str], rounds: int, plan: measure.Plan, shown: Progress) ->
         for number, one in enumerate(plans, 1):
             for step in one:
                 shown.step(f"round {number} of {rounds}: {step.text}")
-                step.run()
-    return samples, titles
+                try:
+                    step.run()
+                except BenchError as error:
+                    outcome.failures.append(f"round {number}, {step.text}: {error}")
+    return outcome
 
 
 def write(file: Path, samples: Samples, rounds: int, plan: measure.Plan) -> None:
@@ -159,20 +171,22 @@ def main() -> int:
     try:
         names = chosen(options.only, options.peers)
         with interruptible(), progress() as shown:
-            samples, titles = bench(names, rounds, plan, shown)
+            outcome = bench(names, rounds, plan, shown)
         file = options.json or RESULTS / f"{time.strftime('%Y-%m-%d-%H%M%S')}.json"
-        write(file, samples, rounds, plan)
+        write(file, outcome.samples, rounds, plan)
     except (BenchError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted; everything that it made is gone", file=sys.stderr)
         return 130
-    print(f"\n{figures_table(samples, titles)}\n")
+    print(f"\n{figures_table(outcome.samples, outcome.titles)}\n")
     if "meshd" in names:
-        print(f"{targets_table(samples)}\n")
+        print(f"{targets_table(outcome.samples)}\n")
     print(f"{rounds} rounds on {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; trust ratios. Every round: {file}")
-    return 0
+    for failure in outcome.failures:
+        print(f"bench: could not be measured: {failure}", file=sys.stderr)
+    return 1 if outcome.failures else 0
 
 
 if __name__ == "__main__":

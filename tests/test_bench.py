@@ -225,12 +225,23 @@ def test_contenders_join_their_containers_and_are_measured() -> None:
 def test_the_product_is_launched_attached_and_measured(tmp_path: Path) -> None:
     plan = Plan(seconds=1, pings=20, udp_seconds=1, udp_step=200.0)
     spoken = Spoken()
-    found, titles = run_bench(["meshd"], 1, plan, spoken)
+    outcome = run_bench(["meshd"], 1, plan, spoken)
+    found = outcome.samples
+    assert outcome.failures == []
     assert spoken.expected == len(spoken.steps) == 7
-    assert titles == {"meshd": "meshd, MTU 1372"}
+    assert outcome.titles == {"meshd": "meshd, MTU 1372"}
     measured = {figure.name for figure in FIGURES if found.of("meshd", figure.name)}
     assert measured == {figure.name for figure in FIGURES}
     assert 10 < (found.median("meshd", "rss_mib") or 0) < 500
+
+
+@pytest.mark.netns
+def test_what_cannot_be_measured_is_reported_and_costs_the_run_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.measure.udp_rate", lambda contender, plan: float(run("false")))
+    outcome = run_bench(["plain"], 1, Plan(seconds=1, pings=20), Spoken())
+    assert outcome.failures == ["round 1, no overlay: UDP, 64 bytes: false: 1"]
+    assert outcome.samples.median("plain", "tcp1")
+    assert outcome.samples.median("plain", "udp64") is None
 
 
 @pytest.mark.netns
