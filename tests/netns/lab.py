@@ -224,7 +224,7 @@ class Host(Space):
             "rules": [
                 self.run("iptables", "-S").out,
                 self.run("ip6tables", "-S").out,
-                self.run("nft", "list", "ruleset").out,
+                self.run("nft", "-s", "list", "ruleset").out,
             ],
             "processes": sorted(self.pids()),
             "files": _files(self.folder),
