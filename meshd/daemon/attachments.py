@@ -23,6 +23,7 @@ from meshd.capture.netlink import Netlink
 from meshd.capture.netns import Inode, host_namespace_inode
 from meshd.capture.veth import Plug, host_ifname, plug, remove_addresses, stable_mac, unplug
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
+from meshd.control.limits import MAX_ADDRESSES
 from meshd.daemon.state import State, WantedAttachment
 from meshd.errors import UserError
 from meshd.ids import Mac, format_mac, parse_mac
@@ -114,6 +115,7 @@ class Attachments:
         self._seed = mesh_seed
         self._by_namespace: dict[Inode, _Attachment] = {}
         self._wanted: dict[str, WantedAttachment] = {}
+        self._removed: set[str] = set()  # containers that are gone while others still use their namespace
         self._change = asyncio.Lock()
 
     def views(self) -> tuple[AttachmentView, ...]:
@@ -155,6 +157,10 @@ class Attachments:
         )
         self._refuse_taken(request.addresses, wanted.id)
         wanted = replace(wanted, addresses=_merge(wanted.addresses, request.addresses), ifname=request.ifname)
+        if len(wanted.addresses) > MAX_ADDRESSES:
+            raise UserError(
+                f"{request.container} would have more than {MAX_ADDRESSES} addresses, and that is the limit"
+            )
         self._publish(wanted)
         try:
             plugged = await self._plug(target, wanted)
@@ -247,8 +253,7 @@ class Attachments:
     async def _forget(self, attachment: _Attachment) -> None:
         self._by_namespace.pop(attachment.namespace, None)
         self._directory.detach(attachment.id)
-        self._wanted.pop(attachment.id, None)
-        await self._remember(lambda state: state.delete_attachment(attachment.id))
+        await self._unwant(attachment.id)
 
     async def _want(self, attachment: _Attachment) -> None:
         wanted = attachment.wanted()
@@ -265,9 +270,9 @@ class Attachments:
                     self._by_namespace.pop(attachment.namespace)
                     self._directory.detach(attachment.id)
                     _log.info("%s has gone, and its attachment with it", attachment.name)
-                    if ":" in attachment.id:  # a process or a named namespace: nobody starts it again under this name
-                        self._wanted.pop(attachment.id, None)
-                        await self._remember(partial(_delete, attachment_id=attachment.id))
+                    # a process or a named namespace: nobody starts it again under this name
+                    if ":" in attachment.id or attachment.id in self._removed:
+                        await self._unwant(attachment.id)
 
     async def links_resync(self, present: Sequence[str]) -> None:
         for attachment in list(self._by_namespace.values()):
@@ -278,13 +283,14 @@ class Attachments:
         """At the router's start: what is still plugged in is ours again as it is; the rest is attached where it runs.
 
         Looking at the host ends first keeps what works without asking anybody: also while Docker is down, and where a shared
-        namespace has outlived the container that it was attached by.
+        namespace has outlived the container that it was attached by. The other containers of Docker's are left to `reconcile`,
+        which follows once Docker answers: the router's start does not wait for that.
         """
         self._wanted.update((attachment.id, attachment) for attachment in wanted)
         for attachment in wanted:
             if attachment.host_end in host_ends:
                 self._take_over(attachment)
-            else:
+            elif ":" in attachment.id:
                 await self.restore(attachment.id)
 
     def _take_over(self, wanted: WantedAttachment) -> None:
@@ -298,37 +304,59 @@ class Attachments:
             mac=parse_mac(wanted.mac),
             addresses=wanted.addresses,
         )
+        try:
+            self._publish(attachment)
+        except UserError as error:
+            _log.warning("%s stays plugged in, but is not announced: %s", attachment.name, error)
+            return
         self._by_namespace[attachment.namespace] = attachment
-        self._publish(attachment)
 
     async def restore(self, attachment_id: str) -> None:
         """Attach again what the user once attached, if it runs; quietly leave it where it does not."""
-        wanted = self._wanted.get(attachment_id)
-        if wanted is None:
-            return
         async with self._change:
+            wanted = self._wanted.get(attachment_id)
+            if wanted is None:
+                return
             request = AttachRequest(container=attachment_id, addresses=wanted.addresses, ifname=wanted.ifname)
             try:
                 target = await resolve_target(attachment_id, self._engine)
                 if target.namespace.inode in self._by_namespace:
                     return
+                if attachment_id.startswith("pid:") and target.namespace.inode != wanted.namespace:
+                    raise UserError("another process has its number by now")
                 await self._attach(target, request, parse_mac(wanted.mac))
             except UserError as error:
                 _log.info("%s is not attached again: %s", wanted.name, error)
+                if attachment_id.startswith("pid:"):
+                    await self._unwant(attachment_id)
                 return
         _log.info("%s is attached again", wanted.name)
 
     async def reconcile(self) -> None:
-        """The container engine may have told us nothing for a while: look at everything that should be attached."""
+        """The container engine may have told us nothing for a while: look at everything that should be attached.
+
+        Raises UserError where the engine does not answer.
+        """
+        there = {container.id for container in await self._engine.list_containers()}
         attached = {attachment.id for attachment in self._by_namespace.values()}
-        for attachment_id in [wanted for wanted in self._wanted if wanted not in attached]:
-            await self.restore(attachment_id)
+        for attachment_id in [wanted for wanted in self._wanted if ":" not in wanted]:
+            if attachment_id not in there:
+                await self.container_removed(attachment_id)
+            elif attachment_id not in attached:
+                await self.restore(attachment_id)
 
     async def container_removed(self, container_id: str) -> None:
-        """`docker rm`: it will not come back."""
+        """`docker rm`: it will not come back. What it shared its namespace with stays attached until that ends."""
         async with self._change:
-            if self._wanted.pop(container_id, None) is not None:
-                await self._remember(lambda state: state.delete_attachment(container_id))
+            if any(attachment.id == container_id for attachment in self._by_namespace.values()):
+                self._removed.add(container_id)
+            else:
+                await self._unwant(container_id)
+
+    async def _unwant(self, attachment_id: str) -> None:
+        self._removed.discard(attachment_id)
+        if self._wanted.pop(attachment_id, None) is not None:
+            await self._remember(partial(_delete, attachment_id=attachment_id))
 
 
 def _delete(state: State, *, attachment_id: str) -> None:

@@ -15,11 +15,17 @@ from meshd.ids import parse_mac
 __all__ = ["MAX_BRIDGE_NAME", "check_launch", "tap_name"]
 
 MAX_BRIDGE_NAME = 11  # the TAP is called BRIDGE-tap, and IFNAMSIZ leaves 15 characters
-_NICKNAME = re.compile(r"[^\s()\x00-\x1f]{1,64}")
+MAX_NICKNAME = 64  # bytes in UTF-8, gossip.values
+_NICKNAME = re.compile(r"[^\s()]+")
 
 
 def tap_name(bridge: str) -> str:
     return f"{bridge}-tap"
+
+
+def _is_nickname(text: str) -> bool:
+    """As every host of the mesh checks it: what they do not take would leave this host without a record."""
+    return _NICKNAME.fullmatch(text) is not None and len(text.encode()) <= MAX_NICKNAME and text.isprintable()
 
 
 def check_launch(options: LaunchOptions, paths: Paths) -> tuple[str, ...]:
@@ -52,8 +58,8 @@ def _check_options(options: LaunchOptions) -> None:
             parse_mac(options.name)
         except ValueError:
             raise UserError(f"--name {options.name!r} is not of the form 7a:0f:f6:ec:1c:93") from None
-    if options.nickname is not None and not _NICKNAME.fullmatch(options.nickname):
-        raise UserError("a nickname has 1 to 64 characters, no white space and no parentheses")
+    if options.nickname is not None and not _is_nickname(options.nickname):
+        raise UserError("a nickname has 1 to 64 bytes, all printable, no white space and no parentheses")
     if options.engine not in ("auto", "python"):
         raise UserError(f"unknown engine {options.engine!r}", hint="this version has: auto, python")
     if options.resume and options.peers:

@@ -51,6 +51,7 @@ class Watch:
         self._tasks: set[asyncio.Task[None]] = set()
         self._docker_task: asyncio.Task[None] | None = None
         self._restoring = False
+        self._closed = False
 
     def start(self) -> None:
         self._links.start()
@@ -58,6 +59,7 @@ class Watch:
         self.follow_docker()
 
     async def close(self) -> None:
+        self._closed = True
         await asyncio.to_thread(self._links.stop)
         for task in self._tasks:
             task.cancel()
@@ -66,12 +68,19 @@ class Watch:
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a bug in the watch over this host", exc_info=error)
 
     # ── links
 
     def _link_event(self, event: LinkEvent) -> None:
+        if self._closed:
+            return
         if event.change is LinkChange.RESYNC:
             self._spawn(self._resync())
         elif event.change is LinkChange.REMOVED:
@@ -81,7 +90,12 @@ class Watch:
                 self._spawn(self._attachments.link_removed(event.name))
 
     async def _resync(self) -> None:
-        await self._attachments.links_resync(await self._netlink.run(lambda ipr: host_ends(ipr, self._bridge)))
+        try:
+            present = await self._netlink.run(lambda ipr: host_ends(ipr, self._bridge))
+        except OSError as error:
+            _log.warning("cannot list the interfaces after events were lost: %s", error)
+        else:
+            await self._attachments.links_resync(present)
         self.devices_lost()
 
     def devices_lost(self) -> None:

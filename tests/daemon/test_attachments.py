@@ -1,0 +1,438 @@
+"""Containers in and out: the order of things, all or nothing, and what comes back after a restart of either side."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from typing import Any
+
+import pytest
+
+from meshd.capture.netns import Inode
+from meshd.capture.veth import host_ifname, stable_mac
+from meshd.control.limits import MAX_ADDRESSES
+from meshd.daemon import attachments as module
+from meshd.daemon.attachments import gso_max_size
+from meshd.errors import UserError
+from meshd.ids import Mac, format_mac
+from tests.daemon.world import HOST_NAMESPACE, SEED, World, make_world, play
+
+ONE, TWO, THREE = "10.1.0.1/24", "10.1.0.2/24", "fd00::3/64"
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return make_world(monkeypatch)
+
+
+@pytest.mark.parametrize(("mtu", "segments"), [(1372, 45), (576, 64), (16_000, 3), (8872, 7)])
+def test_a_super_frame_seals_into_one_send(mtu: int, segments: int) -> None:
+    assert gso_max_size(mtu) // (mtu - 60) == segments
+    assert segments * (mtu + 48) <= 63_900
+
+
+# ── attach
+
+
+def test_the_mesh_knows_before_the_interface_is_there(world: World) -> None:
+    web = world.container("web", 100)
+    end = host_ifname(Inode(4, 100), "meshd")
+
+    async def test() -> None:
+        result = await world.plug_in("web", ONE, THREE)
+        assert world.log == [("publish", "web", (ONE, THREE)), ("plug", end, (ONE, THREE))]
+        mac = stable_mac(SEED, web.id)
+        assert (result.addresses, result.mac, result.id) == ((ONE, THREE), format_mac(mac), web.id[:12])
+        assert world.published == {web.id: (mac, (ONE, THREE))}
+        (view,) = world.attachments.views()
+        assert (view.id, view.label, view.name, view.mac) == (web.id, web.id[:12], "web", format_mac(mac))
+        assert (view.addresses, view.ifname, view.host_ifname) == ((ONE, THREE), "mesh0", end)
+        assert world.disk[web.id].namespace == (4, 100)
+        assert world.plugged[end].gso_max_size == gso_max_size(1372)
+        assert world.attachments.wants_docker
+
+    play(test())
+
+
+def test_attaching_twice_is_attaching_once(world: World) -> None:
+    world.container("web", 100)
+
+    async def test() -> None:
+        first = await world.plug_in("web", ONE)
+        seen = world.as_seen()
+        again = await world.plug_in("web", ONE)
+        assert (again, world.as_seen()) == (first, seen)
+        more = await world.plug_in("web", TWO, ONE, TWO)
+        assert more.addresses == (TWO, ONE, TWO)  # those asked for
+        assert world.attachments.views()[0].addresses == (ONE, TWO)  # in the order of attaching
+        assert (await world.plug_in("web")).addresses == (ONE, TWO)
+
+    play(test())
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(errno.ENODEV, "no such device"), UserError("has an interface mesh0 already"), RuntimeError("bug")],
+)
+@pytest.mark.parametrize("attached_before", [False, True])
+def test_a_plug_that_fails_leaves_all_as_it_was(world: World, failure: Exception, attached_before: bool) -> None:
+    world.container("web", 100)
+
+    async def test() -> None:
+        if attached_before:
+            await world.plug_in("web", ONE)
+        seen = world.as_seen()
+        world.plug_failure = failure
+        with pytest.raises((UserError, RuntimeError)) as refused:
+            await world.plug_in("web", TWO)
+        assert world.as_seen() == seen
+        if isinstance(failure, OSError):
+            assert str(refused.value) == "cannot plug in web: no such device"
+        world.plug_failure = None
+        await world.plug_in("web", TWO)
+
+    play(test())
+
+
+def test_what_the_mesh_refuses_is_not_plugged_in(world: World) -> None:
+    world.container("web", 100)
+    world.publish_failure = UserError("this host announces too much")
+
+    async def test() -> None:
+        with pytest.raises(UserError, match="too much"):
+            await world.plug_in("web", ONE)
+        assert world.as_seen() == ({}, {}, {}, ())
+
+    play(test())
+
+
+def test_an_address_that_another_one_holds_is_refused(world: World) -> None:
+    world.container("web", 100)
+    world.held[TWO] = "container db on 7a:0f:f6:ec:1c:93(host2)"
+
+    async def test() -> None:
+        with pytest.raises(UserError, match=r"10\.1\.0\.2 is held by container db on 7a:0f"):
+            await world.plug_in("web", ONE, TWO)
+        assert world.log == []
+
+    play(test())
+
+
+def test_the_hosts_own_network_is_refused(world: World) -> None:
+    world.container("inside", HOST_NAMESPACE.number)
+
+    async def test() -> None:
+        with pytest.raises(UserError, match="uses the host's network"):
+            await world.plug_in("inside", ONE)
+        assert world.log == []
+
+    play(test())
+
+
+def test_containers_that_share_a_namespace_share_the_attachment(world: World) -> None:
+    web = world.container("web", 100)
+    world.container("sidecar", 100)
+
+    async def test() -> None:
+        first = await world.plug_in("web", ONE)
+        second = await world.plug_in("sidecar", TWO)
+        assert (second.mac, second.id) == (first.mac, first.id)
+        assert len(world.attachments.views()) == 1
+        assert world.published == {web.id: (stable_mac(SEED, web.id), (ONE, TWO))}
+        assert (await world.take_out("sidecar")).addresses == (ONE, TWO)
+        assert world.as_seen() == ({}, {}, {}, ())
+
+    play(test())
+
+
+def test_an_interface_that_was_there_keeps_its_mac(world: World) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        mac = world.attachments.views()[0].mac
+        world.attachments = world.router()  # it has forgotten; the interface is still there, under another MAC
+        (plug,) = world.plugged.values()
+        world.plugged[plug.host_ifname] = type(plug)(
+            host_ifname=plug.host_ifname,
+            ifname="mesh0",
+            bridge="meshd",
+            mac=Mac(b"\x02other"),
+            mtu=1372,
+            gso_max_size=0,
+        )
+        result = await world.plug_in("web", ONE)
+        assert result.mac == format_mac(b"\x02other") != mac
+        assert world.published[web.id][0] == b"\x02other"
+        assert world.disk[web.id].mac == result.mac
+
+    play(test())
+
+
+def test_there_are_limits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ATTACHMENTS", 2)
+    for number in range(3):
+        world.container(f"box{number}", 100 + number)
+
+    async def test() -> None:
+        await world.plug_in("box0", *(f"10.1.{number}.1/24" for number in range(MAX_ADDRESSES)))
+        seen = world.as_seen()
+        with pytest.raises(UserError, match=f"more than {MAX_ADDRESSES} addresses"):
+            await world.plug_in("box0", "10.2.0.1/24")
+        assert world.as_seen() == seen
+        await world.plug_in("box1")
+        with pytest.raises(UserError, match="2 attachments, and that is the limit"):
+            await world.plug_in("box2")
+        await world.plug_in("box1", TWO)  # one that is attached takes no more room
+        await world.take_out("box1")
+        await world.plug_in("box2")
+
+    play(test())
+
+
+# ── detach
+
+
+def test_detach_everything(world: World) -> None:
+    world.container("web", 100)
+
+    async def test() -> None:
+        attached = await world.plug_in("web", ONE, TWO)
+        world.log.clear()
+        gone = await world.take_out("web")
+        assert (gone.addresses, gone.id) == ((ONE, TWO), attached.id)
+        assert [entry[0] for entry in world.log] == ["unplug", "withdraw"]
+        assert world.as_seen() == ({}, {}, {}, ())
+        assert not world.attachments.wants_docker
+        with pytest.raises(UserError, match="web is not attached"):
+            await world.take_out("web")
+
+    play(test())
+
+
+def test_detach_some_addresses(world: World) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE, TWO, THREE)
+        assert (await world.take_out("web", TWO)).addresses == (TWO,)
+        assert world.log[-2:] == [("take", "mesh0", (TWO,)), ("publish", "web", (ONE, THREE))]
+        assert world.disk[web.id].addresses == (ONE, THREE)
+        seen = world.as_seen()
+        with pytest.raises(UserError, match=r"does not have 10\.1\.0\.2/24"):
+            await world.take_out("web", ONE, TWO)
+        world.plug_failure = OSError(errno.ENODEV, "x")
+        with pytest.raises(UserError, match="cannot take the address away: no such device"):
+            await world.take_out("web", ONE)
+        assert world.as_seen() == seen
+        world.plug_failure = None
+        await world.take_out("web", ONE, THREE)  # the last ones: the interface goes with them
+        assert world.as_seen() == ({}, {}, {}, ())
+
+    play(test())
+
+
+# ── what happens by itself
+
+
+def test_a_container_that_is_started_again_is_as_it_was(world: World) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        first = await world.plug_in("web", ONE)
+        await world.attachments.link_removed(world.end("web"))
+        assert (world.published, world.attachments.views()) == ({}, ())
+        await world.attachments.restore(web.id)  # still down: quietly nothing
+        assert world.attachments.views() == ()
+        web.runs, web.namespace = True, 200
+        await world.attachments.restore(web.id)
+        (view,) = world.attachments.views()
+        assert (view.mac, view.addresses) == (first.mac, (ONE,))
+        assert view.host_ifname == host_ifname(Inode(4, 200), "meshd")
+        assert world.disk[web.id].namespace == (4, 200)
+        await world.attachments.restore(web.id)  # again: no matter
+        assert len(world.attachments.views()) == 1
+
+    play(test())
+
+
+def test_the_end_of_the_old_namespace_may_be_told_late(world: World) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        old = world.end("web")
+        web.runs, web.namespace = True, 200
+        await world.attachments.restore(web.id)
+        await world.attachments.link_removed(old)
+        assert len(world.attachments.views()) == 1
+        assert web.id in world.published
+
+    play(test())
+
+
+@pytest.mark.parametrize("name", ["pid:4711", "netns:blue"])
+def test_a_process_or_a_named_namespace_does_not_come_back(world: World, name: str) -> None:
+    world.container(name, 100, id=name)
+
+    async def test() -> None:
+        await world.plug_in(name, ONE)
+        assert not world.attachments.wants_docker
+        await world.attachments.link_removed(world.end(name))
+        assert world.as_seen() == ({}, {}, {}, ())
+
+    play(test())
+
+
+def test_links_of_others_are_none_of_ours(world: World) -> None:
+    world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        seen = world.as_seen()
+        await world.attachments.link_removed("mv0000000000")
+        await world.attachments.links_resync(list(world.plugged))
+        assert world.as_seen() == seen
+        await world.attachments.links_resync([])
+        assert world.attachments.views() == ()
+
+    play(test())
+
+
+def test_a_removed_container_is_forgotten(world: World) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        await world.attachments.link_removed(world.end("web"))
+        await world.attachments.container_removed(web.id)
+        await world.attachments.container_removed("a stranger")
+        assert world.as_seen() == ({}, {}, {}, ())
+        assert not world.attachments.wants_docker
+
+    play(test())
+
+
+def test_a_shared_namespace_outlives_its_container(world: World) -> None:
+    """Also over a restart of the router; it is forgotten when the namespace ends."""
+    web = world.container("web", 100)
+    world.container("sidecar", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        del world.containers[web.id]
+        await world.attachments.container_removed(web.id)
+        seen = world.as_seen()
+        assert web.id in world.disk
+        world.attachments = world.router()
+        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        assert world.as_seen() == seen
+        await world.attachments.reconcile()
+        await world.attachments.link_removed(world.end("sidecar"))
+        assert world.as_seen() == ({}, {}, {}, ())
+
+    play(test())
+
+
+# ── the router's start
+
+
+def test_what_is_still_plugged_in_is_taken_over_without_asking_anybody(world: World) -> None:
+    world.container("web", 100)
+    world.container("pid:7", 200, id="pid:7")
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        await world.plug_in("pid:7", TWO)
+        seen = world.as_seen()
+        world.attachments = world.router()
+        world.published.clear()
+        world.engine_failure = UserError("Docker does not answer")
+        world.asked = 0
+        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        assert world.as_seen() == seen
+        assert world.asked == 0
+
+    play(test())
+
+
+def test_the_start_does_not_wait_for_docker(world: World) -> None:
+    web, gone = world.container("web", 100), world.container("gone", 101)
+    away = world.container("away", 102)
+
+    async def test() -> None:
+        first = await world.plug_in("web", ONE)
+        await world.plug_in("gone", TWO)
+        await world.plug_in("away", THREE)
+        for box in (web, gone, away):
+            world.end(box.name)
+        world.attachments = world.router()
+        world.published.clear()
+        web.runs, web.namespace = True, 300
+        del world.containers[gone.id]
+        world.asked = 0
+        await world.attachments.adopt(list(world.disk.values()), [])
+        assert (world.asked, world.attachments.views()) == (0, ())
+        assert world.attachments.wants_docker
+        world.engine_failure = UserError("Docker does not answer")
+        with pytest.raises(UserError):
+            await world.attachments.reconcile()
+        assert set(world.disk) == {web.id, gone.id, away.id}  # no answer is no "no"
+        world.engine_failure = None
+        await world.attachments.reconcile()
+        (view,) = world.attachments.views()
+        assert (view.name, view.mac, view.addresses) == ("web", first.mac, (ONE,))
+        assert set(world.disk) == {web.id, away.id}  # what was removed meanwhile is forgotten
+
+    play(test())
+
+
+def test_another_process_under_the_same_number_is_left_alone(world: World) -> None:
+    process = world.container("pid:7", 100, id="pid:7")
+    blue = world.container("netns:blue", 101, id="netns:blue")
+
+    async def test() -> None:
+        await world.plug_in("pid:7", ONE)
+        await world.plug_in("netns:blue", TWO)
+        wanted = list(world.disk.values())
+        for box in (process, blue):
+            world.end(box.name)
+            box.runs = True
+            box.namespace += 100
+        world.attachments = world.router()
+        world.published.clear()
+        await world.attachments.adopt(wanted, [])
+        assert [view.name for view in world.attachments.views()] == ["netns:blue"]  # a name is given on purpose
+        assert set(world.disk) == {"netns:blue"}
+
+    play(test())
+
+
+def test_what_the_mesh_does_not_take_at_the_start_does_not_end_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        world.attachments = world.router()
+        world.publish_failure = UserError("too much")
+        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        assert world.attachments.views() == ()
+        assert "stays plugged in" in caplog.text
+        assert set(world.disk) != set()
+
+    play(test())
+
+
+def test_detach_wins_over_a_restore_that_waits(world: World) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        out, back = await asyncio.gather(world.take_out("web"), world.attachments.restore(web.id))
+        results: tuple[Any, Any] = (out.addresses, back)
+        assert results == ((ONE,), None)
+        assert world.as_seen() == ({}, {}, {}, ())
+
+    play(test())

@@ -1,0 +1,193 @@
+"""A host without a kernel: containers, what is plugged into them, the mesh's and the disk's side, for tests of attachments."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from pyroute2 import IPRoute
+
+from meshd.capture.containers import ContainerDetails, ContainerSummary, Target
+from meshd.capture.netlink import Netlink
+from meshd.capture.netns import Inode, NamespaceRef
+from meshd.capture.veth import Plug, Plugged, host_ifname
+from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
+from meshd.daemon import attachments as module
+from meshd.daemon.attachments import Attachments
+from meshd.daemon.state import State, WantedAttachment
+from meshd.errors import UserError
+from meshd.ids import Mac
+
+HOST_NAMESPACE = Inode(4, 1)
+SEED = b"mesh id of tests"
+
+
+@dataclass(slots=True)
+class Namespace:
+    """In the place of a NamespaceRef."""
+
+    inode: Inode
+
+    def open(self) -> int:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@dataclass(slots=True)
+class Container:
+    id: str
+    name: str
+    namespace: int
+    runs: bool = True
+
+
+@dataclass(slots=True)
+class World:
+    """`log`: everything that was done to the mesh and to the machine, in order."""
+
+    containers: dict[str, Container] = field(default_factory=dict)
+    log: list[tuple[Any, ...]] = field(default_factory=list)
+    published: dict[str, tuple[Mac, tuple[str, ...]]] = field(default_factory=dict)
+    plugged: dict[str, Plug] = field(default_factory=dict)  # by host end
+    held: dict[str, str] = field(default_factory=dict)  # address → who else holds it
+    disk: dict[str, WantedAttachment] = field(default_factory=dict)
+    plug_failure: Exception | None = None
+    publish_failure: Exception | None = None
+    engine_failure: UserError | None = None
+    asked: int = 0  # how often the container engine was
+    attachments: Attachments = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.attachments = self.router()
+
+    def router(self) -> Attachments:
+        """A router that has just been started here."""
+        return Attachments(
+            directory=self,
+            engine=self,
+            netlink=cast(Netlink, self),
+            remember=self.remember,
+            bridge="meshd",
+            mtu=1372,
+            mesh_seed=SEED,
+        )
+
+    def container(self, name: str, namespace: int, runs: bool = True, id: str = "") -> Container:
+        made = Container(id or f"{name}-{'0' * (63 - len(name))}", name, namespace, runs)
+        self.containers[made.id] = made
+        return made
+
+    # the mesh
+
+    def attach(self, attachment_id: str, label: str, name: str, mac: Mac, addresses: Sequence[str]) -> None:
+        if self.publish_failure is not None:
+            raise self.publish_failure
+        self.published[attachment_id] = (mac, tuple(addresses))
+        self.log.append(("publish", name, tuple(addresses)))
+
+    def detach(self, attachment_id: str) -> None:
+        self.published.pop(attachment_id, None)
+        self.log.append(("withdraw", attachment_id))
+
+    def address_holder(self, address: str, not_of: str) -> str | None:
+        return self.held.get(address)
+
+    # the container engine
+
+    async def list_containers(self) -> Sequence[ContainerSummary]:
+        self.asked += 1
+        if self.engine_failure is not None:
+            raise self.engine_failure
+        return [ContainerSummary(id=box.id, names=(box.name,), state="") for box in self.containers.values()]
+
+    async def inspect(self, container_id: str) -> ContainerDetails:
+        raise AssertionError("resolve_target is replaced")
+
+    async def resolve(self, word: str, _engine: object) -> Target:
+        if ":" not in word:
+            await self.list_containers()
+        for box in self.containers.values():
+            if word in (box.id, box.name):
+                if not box.runs:
+                    raise UserError(f"container {box.name} is exited")
+                namespace = cast(NamespaceRef, Namespace(Inode(4, box.namespace)))
+                short = box.id if ":" in box.id else box.id[:12]
+                return Target(namespace=namespace, id=short, full_id=box.id, name=box.name, pid=1)
+        raise UserError(f"no container {word!r}")
+
+    # the machine
+
+    async def run(self, fn: Callable[[IPRoute], Any]) -> Any:
+        await asyncio.sleep(0)
+        return fn(cast(IPRoute, None))
+
+    def plug(self, _ipr: IPRoute, namespace_fd: int, want: Plug) -> Plugged:
+        os.fstat(namespace_fd)  # it is open
+        self.log.append(("plug", want.host_ifname, tuple(want.addresses)))
+        if self.plug_failure is not None:
+            raise self.plug_failure
+        present = self.plugged.get(want.host_ifname)
+        self.plugged[want.host_ifname] = want
+        return Plugged(mac=present.mac if present else want.mac, created=present is None, added=())
+
+    def unplug(self, _ipr: IPRoute, host_end: str) -> bool:
+        self.log.append(("unplug", host_end))
+        return self.plugged.pop(host_end, None) is not None
+
+    def remove_addresses(self, namespace_fd: int, ifname: str, texts: Sequence[str]) -> tuple[str, ...]:
+        os.fstat(namespace_fd)
+        self.log.append(("take", ifname, tuple(texts)))
+        if self.plug_failure is not None:
+            raise self.plug_failure
+        return tuple(texts)
+
+    # the disk
+
+    async def remember(self, call: Callable[[State], None]) -> None:
+        call(cast(State, self))
+
+    def put_attachment(self, wanted: WantedAttachment) -> None:
+        self.disk[wanted.id] = wanted
+
+    def delete_attachment(self, attachment_id: str) -> None:
+        self.disk.pop(attachment_id, None)
+
+    # what users do
+
+    async def plug_in(self, word: str, *addresses: str, ifname: str = "mesh0") -> AttachResult:
+        return await self.attachments.attach(AttachRequest(container=word, addresses=addresses, ifname=ifname))
+
+    async def take_out(self, word: str, *addresses: str) -> DetachResult:
+        return await self.attachments.detach(DetachRequest(container=word, addresses=addresses))
+
+    def end(self, word: str) -> str:
+        """The container's process ends, and its namespace with it; the host end that the kernel removed."""
+        box = next(box for box in self.containers.values() if word in (box.id, box.name))
+        box.runs = False
+        end = host_ifname(Inode(4, box.namespace), "meshd")
+        self.plugged.pop(end, None)
+        return end
+
+    def as_seen(self) -> tuple[dict[str, Any], dict[str, Plug], dict[str, WantedAttachment], Any]:
+        """All that could have changed."""
+        return dict(self.published), dict(self.plugged), dict(self.disk), self.attachments.views()
+
+
+def make_world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setattr(module, "resolve_target", world.resolve)
+    monkeypatch.setattr(module, "plug", world.plug)
+    monkeypatch.setattr(module, "unplug", world.unplug)
+    monkeypatch.setattr(module, "remove_addresses", world.remove_addresses)
+    monkeypatch.setattr(module, "host_namespace_inode", lambda: HOST_NAMESPACE)
+    return world
+
+
+def play(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end; no descriptor may be left open."""
+    before = len(os.listdir("/proc/self/fd"))
+    asyncio.run(work)
+    assert len(os.listdir("/proc/self/fd")) == before
