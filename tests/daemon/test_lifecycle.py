@@ -1,0 +1,260 @@
+"""`stop` and `reset`: with no router, one that answers, one that does not, and what they may not touch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd.config import DEFAULT_BRIDGE, Paths
+from meshd.daemon import lifecycle
+from meshd.daemon.lifecycle import reset, stop
+from meshd.daemon.state import State
+from meshd.daemon.supervise import lock_is_free, take_lock
+from meshd.errors import UserError
+
+SILENT = "signal.pause()"
+STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()"
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    folder = tmp_path / "meshd"
+    folder.mkdir()
+    return Paths(run=folder, state=folder)
+
+
+class Control:
+    """In the place of the control client: what the router answers, if it does."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answer: Callable[[], None] = self.silent
+
+    def __call__(self, _path: Path, timeout: float) -> Control:
+        return self
+
+    @staticmethod
+    def silent() -> None:
+        raise UserError("meshd does not answer")
+
+    def stop(self) -> None:
+        self.asked.append("stop")
+        self.answer()
+
+    def version(self) -> None:
+        self.asked.append("version")
+        self.answer()
+
+
+@pytest.fixture
+def control(monkeypatch: pytest.MonkeyPatch) -> Control:
+    control = Control()
+    monkeypatch.setattr(lifecycle, "ControlClient", control)
+    for name in ("STOP_TIMEOUT_S", "TERM_TIMEOUT_S"):
+        monkeypatch.setattr(lifecycle, name, 0.5)
+    return control
+
+
+@pytest.fixture
+def removed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The bridges whose devices were removed."""
+    bridges: list[str] = []
+    monkeypatch.setattr(lifecycle, "_remove_devices", bridges.append)
+    return bridges
+
+
+@pytest.fixture
+def router(paths: Paths) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """Start a program that holds the lock as a router does."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(program: str) -> subprocess.Popen[bytes]:
+        lock = take_lock(paths.lock)
+        assert lock is not None
+        up, told = os.pipe()
+        lead = f"import os, signal, time\nos.write({told}, b'up'); os.close({told})\n"
+        if program == STUBBORN:
+            lead = "import os, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + lead
+        process = subprocess.Popen([sys.executable, "-S", "-E", "-c", lead + program], pass_fds=[lock, told])
+        os.close(lock)
+        os.close(told)
+        assert os.read(up, 2) == b"up"
+        os.close(up)
+        paths.pid_file.write_text(f"{process.pid}\n")
+        paths.socket.touch()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+# ── stop
+
+
+def test_no_router_no_stop(paths: Paths, control: Control) -> None:
+    assert not stop(paths)
+    assert (control.asked, list(paths.run.iterdir())) == ([], [])
+
+
+def test_a_router_that_answers_is_waited_for(
+    paths: Paths, control: Control, router: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    process = router(SILENT)
+    paths.log.write_text("kept")
+    control.answer = process.kill  # as a router that ends by itself
+    assert stop(paths)
+    assert [entry.name for entry in paths.run.iterdir()] == ["meshd.log"]
+
+
+@pytest.mark.parametrize(("program", "number"), [(SILENT, signal.SIGTERM), (STUBBORN, signal.SIGKILL)])
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_router_that_does_not_end_is_ended(
+    paths: Paths,
+    control: Control,
+    router: Callable[[str], subprocess.Popen[bytes]],
+    program: str,
+    number: signal.Signals,
+    answers: bool,
+) -> None:
+    process = router(program)
+    control.answer = (lambda: None) if answers else Control.silent
+    assert stop(paths)
+    assert process.wait(10) == -number
+    assert lock_is_free(paths.lock)
+    assert list(paths.run.iterdir()) == []
+
+
+def test_supervisor_and_router_are_ended_together(
+    paths: Paths, control: Control, router: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    router("import sys\nif os.fork(): os.wait()\nelse: signal.pause()")
+    assert stop(paths)
+    assert lock_is_free(paths.lock)
+
+
+def test_a_stranger_under_an_old_number_is_not_harmed(
+    paths: Paths, control: Control, router: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    """The supervisor was killed and its pid file stayed; the pid is another process' by now."""
+    router(SILENT)
+    stranger = subprocess.Popen(["sleep", "60"])
+    paths.supervisor_pid_file.write_text(f"{stranger.pid}\n")
+    paths.pid_file.write_text("nonsense")
+    assert stop(paths)
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+
+
+def test_a_router_that_cannot_be_ended(paths: Paths, control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = take_lock(paths.lock)
+    assert lock is not None
+    monkeypatch.setattr(lifecycle, "TERM_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(lifecycle, "KILL_TIMEOUT_S", 0.0)
+    with pytest.raises(UserError, match="does not end"):
+        stop(paths)  # this process holds the lock, and does not end itself
+    assert paths.lock.exists()
+    os.close(lock)
+
+
+# ── reset
+
+
+def used(paths: Paths, bridge: str = "mesh1") -> None:
+    state = State(paths.database)
+    state.bridge = bridge
+    state.close()
+    paths.key_file.write_text("mk1-…")
+    paths.identity_file.write_bytes(b"x")
+    for name in ("launch.json", "meshd.log", "meshd.log.1", "meshd.pid", "supervisor.pid", "meshd.sock", "meshd.lock"):
+        (paths.run / name).touch()
+
+
+def test_reset_removes_every_trace(paths: Paths, control: Control, removed: list[str], tmp_path: Path) -> None:
+    used(paths)
+    assert reset(paths)
+    assert removed == ["mesh1"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reset_of_nothing(paths: Paths, control: Control, removed: list[str]) -> None:
+    assert not reset(paths)
+    assert removed == []
+
+
+def test_reset_leaves_what_is_not_ours(paths: Paths, control: Control, removed: list[str]) -> None:
+    used(paths)
+    (paths.run / "notes.txt").write_text("the user's own")
+    assert reset(paths)
+    assert [entry.name for entry in paths.run.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("damage", [b"no database at all", b""])
+def test_reset_of_a_damaged_state(paths: Paths, control: Control, removed: list[str], damage: bytes) -> None:
+    used(paths)
+    paths.database.write_bytes(damage)
+    assert reset(paths)
+    assert removed in ([DEFAULT_BRIDGE], [])
+    assert not paths.db.exists()
+
+
+def test_reset_of_a_newer_state(paths: Paths, control: Control, removed: list[str]) -> None:
+    used(paths)
+    state = State(paths.database)
+    state._connection.execute("PRAGMA user_version=99")
+    state.close()
+    assert reset(paths)
+    assert removed == [DEFAULT_BRIDGE]
+
+
+def test_reset_stops_a_router_that_answers(
+    paths: Paths, control: Control, removed: list[str], router: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    used(paths)
+    process = router(SILENT)
+    control.answer = lambda: process.kill() if control.asked[-1] == "stop" else None
+    assert reset(paths)
+    assert control.asked == ["version", "stop"]
+    assert not paths.run.exists()
+
+
+def test_reset_of_a_router_that_does_not_answer_needs_force(
+    paths: Paths, control: Control, removed: list[str], router: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    used(paths)
+    process = router(SILENT)
+    with pytest.raises(UserError, match="does not answer"):
+        reset(paths)
+    assert process.poll() is None
+    assert paths.key_file.exists()
+    assert reset(paths, force=True)
+    assert process.wait(10) == -signal.SIGTERM
+    assert not paths.run.exists()
+
+
+def test_reset_keeps_everything_where_devices_cannot_be_removed(
+    paths: Paths, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used(paths)
+
+    class Netlink:
+        def call_sync(self, _fn: Any) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(lifecycle, "Netlink", Netlink)
+    with pytest.raises(UserError, match="operation not permitted"):
+        reset(paths)
+    assert paths.key_file.exists()
