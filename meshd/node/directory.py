@@ -89,7 +89,10 @@ class Directory:
     # ── changes
 
     def apply(self, change: Changed, now: float) -> Applied:
-        old, new = self._decode(change.key, change.old), self._decode(change.key, change.new)
+        old, new = (
+            self._decode(change.key, change.old, DropCounters()),
+            self._decode(change.key, change.new, self._drops),
+        )
         match new if new is not None else old:
             case HostValue():
                 return self._host(change.origin, new if isinstance(new, HostValue) else None)
@@ -100,13 +103,14 @@ class Directory:
                 return Applied(owners=self._claims(change.origin, old, new, now))
         return Applied()
 
-    def _decode(self, key: bytes, value: bytes | None) -> Value | None:
+    @staticmethod
+    def _decode(key: bytes, value: bytes | None, drops: DropCounters) -> Value | None:
         if value is None:
             return None
         try:
             return decode_value(key, value)
         except DecodeError:
-            self._drops.add(DropReason.BAD_RECORD)
+            drops.add(DropReason.BAD_RECORD)
             return None
 
     def _host(self, host: HostId, value: HostValue | None) -> Applied:
@@ -143,7 +147,7 @@ class Directory:
             self.fdb.set_claim(host, new.segment, new.mac, new.claim, ClaimKind.LEARNED, "", now)
         if isinstance(old, AttachmentValue):
             self._drop_attachment(host, old, new if isinstance(new, AttachmentValue) else None, now)
-        elif isinstance(old, LearnedValue) and new is None:
+        elif isinstance(old, LearnedValue) and not (isinstance(new, LearnedValue) and new.segment == old.segment):
             self.fdb.drop_claim(host, old.segment, old.mac, now, kind=ClaimKind.LEARNED)
 
     def _set_attachment(self, host: HostId, value: AttachmentValue, now: float) -> None:
@@ -156,6 +160,8 @@ class Directory:
             self.addresses.set_holder(host, value.segment, interface.ip, value.container_id, answering, length)
 
     def _drop_attachment(self, host: HostId, old: AttachmentValue, new: AttachmentValue | None, now: float) -> None:
+        if new is not None and new.segment != old.segment:
+            new = None  # what it claims now is claimed elsewhere: nothing of the old stays
         for mac in old.macs:
             if new is None or mac not in new.macs:
                 self.fdb.drop_claim(host, old.segment, mac, now, kind=ClaimKind.ATTACHMENT, label=old.container_id)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from meshd.config import NodeConfig
 from meshd.crypto.identity import Identity
+from meshd.errors import DecodeError, LocalProtocolError, UserError
 from meshd.forward.fdb import MacKey
 from meshd.gossip.gossip import Gossip
 from meshd.gossip.values import (
@@ -18,11 +19,13 @@ from meshd.gossip.values import (
     LINKS_KEY,
     MAX_ENDPOINTS,
     MAX_NEIGHBOURS,
+    MAX_TEXT,
     AttachmentValue,
     HostValue,
     LearnedValue,
     LinksValue,
     attachment_key,
+    decode_value,
     encode_value,
     learned_key,
 )
@@ -102,18 +105,22 @@ class OwnRecords:
     def attach(
         self, attachment_id: str, label: str, mac: Mac, addresses: tuple[str, ...], now: float
     ) -> Collection[Mac]:
-        """Announce an attachment, or its change. Raises UserError when this host announces too much already."""
+        """Announce an attachment, or its change.
+
+        Raises UserError when this host announces too much already, or for what no other host would take.
+        """
         value = AttachmentValue(
             container_id=attachment_id,
-            label=label[:64],
+            label=_shown(label),
             macs=(mac,),
             addresses=addresses,
             names=(),
             segment=SEGMENT,
             claim=self._directory.fdb.next_number(SEGMENT, mac),
         )
-        learned = self._unlearn(MacKey(SEGMENT, mac), now)
-        return {*learned, *self._put_attachment(value, now)}
+        _check(value)
+        changed = self._put_attachment(value, now)
+        return {*self._unlearn(MacKey(SEGMENT, mac), now), *changed}
 
     def detach(self, attachment_id: str, now: float) -> Collection[Mac]:
         value = self._attachments.pop(attachment_id, None)
@@ -164,3 +171,17 @@ class OwnRecords:
         self._gossip.delete(learned_key(key.mac), now)
         self._directory.set_claims(self._self, learned, None, now)
         return (key.mac,)
+
+
+def _shown(label: str) -> str:
+    """As much of a name as a record may carry."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in label)
+    return printable.encode()[:MAX_TEXT].decode(errors="ignore")
+
+
+def _check(value: AttachmentValue) -> None:
+    """A record that the others throw away would leave the container without its MAC, and nobody would know why."""
+    try:
+        decode_value(attachment_key(value.container_id), encode_value(value))
+    except (DecodeError, LocalProtocolError) as error:
+        raise UserError(f"{value.label} cannot be announced to the mesh: {error}") from error
