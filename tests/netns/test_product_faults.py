@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -121,7 +121,7 @@ def test_an_address_is_held_once_in_the_mesh(pair: Pair) -> None:
     assert not third.has()
 
 
-def test_a_moved_container_is_followed(pair: Pair, record_property: Callable[[str, object], None]) -> None:
+def test_a_moved_container_is_followed(pair: Pair) -> None:
     """The same namespace, MAC and address, attached on the other host: traffic follows, from everywhere."""
     mover = pair.lab.container("mover")
     other = pair.containers[0]
@@ -142,8 +142,8 @@ def test_a_moved_container_is_followed(pair: Pair, record_property: Callable[[st
         for host in pair.hosts:
             name = target.report()["Router"]["Name"]
             until(functools.partial(owner_is, host, mover.mac(), name), "every table has moved it")
-        record_property("mac_kept", mover.mac() == mac)
-    record_property("seconds_until_traffic", seconds)
+        assert mover.mac() == mac
+    print("seconds_until_traffic:", seconds)  # pytest -rP shows it
 
 
 def free(host: Host, address: str) -> bool:
@@ -179,13 +179,13 @@ def says(host: Host, mac: str, nickname: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["meshd-tap", "meshd"])
-def test_a_deleted_device_comes_back(pair: Pair, name: str, record_property: Callable[[str, object], None]) -> None:
+def test_a_deleted_device_comes_back(pair: Pair, name: str) -> None:
     host, pid = pair.first, pair.first.pid
     before = bridge_mac(host)
     deleted = time.monotonic()
     host.ip("link", "del", name)
     pair.containers[0].reach(ADDRESSES[1])
-    record_property("seconds", round(time.monotonic() - deleted, 2))
+    print("seconds:", round(time.monotonic() - deleted, 2))  # pytest -rP shows it
     pair.containers[1].reach(ADDRESSES[0])
     assert (host.pid, bridge_mac(host)) == (pid, before)
     datagrams_arrive(pair.containers[1], pair.containers[0], ADDRESSES[0], sizes=(1344,))
