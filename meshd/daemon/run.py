@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -89,6 +90,7 @@ async def _run(options: LaunchOptions, paths: Paths, answer: _Answer, restarted:
     router = Router(options, paths, stop=lambda: end(EXIT_STOPPED), restarted=restarted)
     try:
         await router.start()
+        gc.freeze()  # what the imports made lives as long as the process: no collection needs to walk it while packets wait
         paths.pid_file.write_text(f"{os.getpid()}\n")
         answer.give({"ready": router.ready_answer()})
         _notify_service_manager("READY=1")

@@ -73,6 +73,7 @@ class DataHeader(NamedTuple):
 
 _DATA = struct.Struct("<BBHIQ")
 _HEAD = struct.Struct("<BBHI")
+_BOTH_COUNTERS = 1 << 8 * 8 | 1 << 8 * (DATA_HEADER_SIZE + 4)  # one more in a header and in the nonce behind it
 _FIRST_BYTE = VERSION << 4 | DatagramType.DATA
 
 
@@ -88,8 +89,8 @@ def data_header_head(flags: int, segment: int, index: int) -> bytes:
 def counter_run(head: bytes, counter: int, count: int) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """The headers of datagrams with consecutive counters, and their nonces."""
     tail = counter.to_bytes(8, "little")
-    headers = byte_run(head + tail, 1 << 64, count, "little")
-    return headers, byte_run(NONCE_PREFIX + tail, 1 << 32, count, "little")
+    blocks = byte_run((head + tail, NONCE_PREFIX + tail), _BOTH_COUNTERS, count, "little")
+    return blocks[::2], blocks[1::2]
 
 
 def decode_data_header(datagram: bytes | memoryview) -> DataHeader:

@@ -10,6 +10,7 @@ One long addition takes as long as a turn or two of a loop in Python.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from struct import Struct
 from typing import Literal
@@ -31,11 +32,13 @@ def split(count: int, *widths: int) -> Struct:
     return Struct("".join(f"{width}s" for width in widths) * count)
 
 
-def byte_run(first: bytes, step: int, count: int, order: Order) -> tuple[bytes, ...]:
+def byte_run(first: Sequence[bytes], step: int, count: int, order: Order) -> tuple[bytes, ...]:
     """`count` blocks: first, first + step, first + 2·step …, each read as an integer in this order.
 
-    Raises OverflowError where the whole does not fit, or is negative.
+    `first` may be in several parts; each block then comes in as many, one after the other. Raises OverflowError where the whole
+    does not fit, or is negative.
     """
-    total = int.from_bytes(first * count, order) + _ramp(step, len(first), count, order)
-    blocks: tuple[bytes, ...] = split(count, len(first)).unpack(total.to_bytes(len(first) * count, order))
-    return blocks
+    block = b"".join(first)
+    total = int.from_bytes(block * count, order) + _ramp(step, len(block), count, order)
+    parts: tuple[bytes, ...] = split(count, *map(len, first)).unpack(total.to_bytes(len(block) * count, order))
+    return parts

@@ -115,7 +115,7 @@ def header_blocks(block: bytes, headers: Headers, size: int, count: int) -> tupl
     step = _step(block, headers, size, count)
     if step is None:
         return tuple(islice(_header_run(block, headers, size), count))
-    return byte_run(block, step, count, "big")
+    return byte_run((block,), step, count, "big")
 
 
 def _step(block: bytes, headers: Headers, size: int, count: int) -> int | None:
