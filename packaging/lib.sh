@@ -55,11 +55,12 @@ become_root() {
 # as_root NAMES COMMAND…: the same in a child process.
 as_root() { (become_root "$@"); }
 
-# Prints the path of the first Python that is new enough and can make virtual environments (Debian's own cannot without
-# python3-venv: it lacks ensurepip).
+# Prints the path of the first Python that is new enough and can make virtual environments: the system's own first, which is built
+# for speed and does not go away with a developer's version manager (Debian's can make environments only with
+# python3-venv).
 find_python() {
     local name
-    for name in python3 python3.11 python3.12 python3.13 python3.14; do
+    for name in /usr/bin/python3 python3 python3.11 python3.12 python3.13 python3.14; do
         if "$name" -Ic 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$name"
             return

@@ -39,7 +39,9 @@ class Machine:
         library = self.tree / "packaging/lib.sh"
         text = library.read_text()
         assert "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\n" in text
-        library.write_text(text.replace("PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\n", ""))
+        assert "in /usr/bin/python3 python3 " in text  # nor its Python
+        text = text.replace("PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\n", "").replace("/usr/bin/python3 ", "")
+        library.write_text(text)
         for name in ESSENTIAL:
             if found := shutil.which(name):
                 (self.bin / name).symlink_to(found)
