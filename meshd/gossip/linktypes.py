@@ -45,7 +45,7 @@ REKEY_LIMIT = 180.0  # a link whose rekey never finished ends here, like every o
 MAX_EVENTS = 4096  # the shell stops reading while events wait; beyond this the peer is too fast
 MAX_BAD_MESSAGES = 16  # messages that do not decode: one is a bug somewhere, many are an attack
 
-NO_ANSWER = "no answer to our key: other mesh key, or 6783 closed"
+NO_ANSWER = "no answer to our key: other mesh key, or port closed; `meshd key set` moves this host to the other mesh"
 OURSELF = "cannot connect to ourself"
 
 

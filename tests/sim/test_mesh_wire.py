@@ -320,7 +320,7 @@ def test_another_mesh_key_makes_no_link_no_session_and_no_answer_and_each_side_s
     assert heard.bytes_from(b.address) > 0
     (dialled,) = b.node.view(b.now).connections
     assert dialled.state == "retrying"
-    assert "no answer to our key: other mesh key, or 6783 closed" in dialled.info
+    assert "no answer to our key: other mesh key, or port closed; `meshd key set`" in dialled.info
     (stranger,) = a.node.view(a.now).connections
     assert stranger.state == "failed"
     assert stranger.address == b.address
