@@ -27,15 +27,7 @@ from meshd.gossip.connector import Connector
 from meshd.gossip.gossip import Gossip
 from meshd.gossip.overlay import choose_neighbours
 from meshd.gossip.store import Changed, OwnLogAhead
-from meshd.ids import (
-    Endpoint,
-    HostId,
-    LinkId,
-    Mac,
-    SegmentId,
-    format_mac,
-    peer_label,
-)
+from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, format_mac, peer_label, short_id
 from meshd.node.directory import Directory
 from meshd.node.links import LinkTable
 from meshd.node.notices import Notices
@@ -127,7 +119,7 @@ class Node:
             self_id=self.host_id,
             peers=self.peers,
             fdb=self.directory.fdb,
-            children=self.directory.flood_children,
+            children=self._flood_children,
             drops=self.drops,
         )
         self._upcalls = upcalls
@@ -279,6 +271,14 @@ class Node:
 
     # ── from the engine
 
+    def _flood_children(self, origin: ShortId) -> Collection[HostId] | None:
+        """The tree's, and for our own floods hosts whose path lives before both link records say so: nobody else reaches them."""
+        children = self.directory.flood_children(origin)
+        if children is None or origin != short_id(self.host_id):
+            return children
+        in_tree = self.directory.topology.reachable()
+        return [*children, *(host for host in self.peers.alive() if short_id(host) not in in_tree)]
+
     def _captured(self, segment: SegmentId, mac: Mac, now: float) -> None:
         try:
             self._void(self.own.captured(segment, mac, now))
@@ -399,7 +399,8 @@ class Node:
         self._reroute_at = None
         self.engine.void_trees()
         directory = self.directory
-        reachable = [host for short in directory.topology.reachable() if (host := directory.host_of_short(short))]
+        reachable = {host for short in directory.topology.reachable() if (host := directory.host_of_short(short))}
+        reachable |= self.peers.alive().keys()  # a path that lives both ways needs no record to say so
         if self.reach.update(reachable, len(directory.hosts), now):
             self._alive_changed(now)
 
