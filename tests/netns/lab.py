@@ -217,9 +217,16 @@ class Host(Space):
     def everything(self) -> dict[str, object]:
         """All that a refused command must leave as it was: links, addresses, rules, processes, files."""
         links = json.loads(self.ip("-j", "addr"))
-        facts = ("ifname", "address", "mtu", "master", "flags", "operstate")
+        facts = ("ifname", "address", "mtu", "master")
         return {
-            "links": [{fact: link.get(fact) for fact in facts} for link in links],
+            # without the carrier, which the kernel sets and clears some time after the last port of a bridge went
+            "links": [
+                {
+                    **{fact: link.get(fact) for fact in facts},
+                    "flags": sorted({*link["flags"]} - {"NO-CARRIER", "LOWER_UP"}),
+                }
+                for link in links
+            ],
             "addresses": [[entry["local"] for entry in link["addr_info"]] for link in links],
             "rules": [
                 self.run("iptables", "-S").out,
