@@ -152,7 +152,6 @@ class NodeConfig:
     mtu: int = 1372  # interface MTU
     underlay_mtu: int = 1500
     rekey_interval_s: float = 120.0
-    probe_interval_s: float = 1.0
 
 
 def interface_mtu(underlay_mtu: int, family: int = 4) -> int:
