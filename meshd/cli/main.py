@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -151,6 +152,7 @@ def run(arguments: Sequence[str]) -> int:
         return _broken_pipe()
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _discard_output()
         return _failed(what, error, 1)
     except Exception as error:
         what = f"unexpected {type(error).__name__}: {error}"
@@ -169,9 +171,15 @@ def _failed(text: str, error: BaseException, status: int) -> int:
 
 
 def _broken_pipe() -> int:
-    """Whoever read our output has gone. Python would complain once more when it flushes at exit: give it a place to flush to."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Whoever read our output has gone."""
+    _discard_output()
     return EXIT_BROKEN_PIPE
+
+
+def _discard_output() -> None:
+    """Python would complain once more when it flushes at exit what could not be written: give it a place to flush to."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(text: str) -> str:

@@ -23,12 +23,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
-from meshd.ids import Endpoint, LinkId
+from meshd.ids import Endpoint, HostId, LinkId
 from meshd.net.tcp import Streams
-from meshd.node import CloseLink, DialLink, Node, PersistBoot, Resolve, SendLink
+from meshd.node import CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
 from meshd.views import LoopView
 
-__all__ = ["MAX_RESOLUTIONS", "SLOW_CALLBACK_S", "Driver"]
+__all__ = ["MAX_RESOLUTIONS", "SLOW_CALLBACK_S", "Driver", "KnownHosts"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ MAX_RESOLUTIONS = 64  # names being looked up at one time; a further one waits f
 RETRY_S = 0.1  # after a wake-up that failed
 LOG_EVERY_S = 10.0  # a bug that each packet meets must not fill the disk
 _LAG_SAMPLES = 512
+KnownHosts = tuple[tuple[HostId, tuple[Endpoint, ...]], ...]
 _TAP_GONE = (errno.EBADFD, errno.EBADF, errno.ENODEV)
 
 
@@ -61,6 +62,7 @@ class Driver:
         clock: Callable[[], float],
         tap_lost: Callable[[], None],
         persist_boot: Callable[[int], None],
+        remember_hosts: Callable[[KnownHosts], None],
     ) -> None:
         self._node = node
         self._engine = engine
@@ -69,6 +71,7 @@ class Driver:
         self._clock = clock
         self._tap_lost = tap_lost
         self._persist_boot = persist_boot
+        self._remember_hosts = remember_hosts
         self._loop = asyncio.get_running_loop()
         self.streams = Streams(self, clock)
         self._timer: asyncio.TimerHandle | None = None
@@ -173,6 +176,8 @@ class Driver:
                     self._resolve(target, host)
                 case PersistBoot(at_least=at_least):
                     self._persist_boot(at_least)
+                case RememberHosts(hosts=hosts):
+                    self._remember_hosts(hosts)
         self._arm(node.next_deadline(now))
 
     def _arm(self, deadline: float) -> None:

@@ -15,7 +15,7 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from meshd.crypto.identity import Identity
 from meshd.crypto.meshkey import MeshKey
 from meshd.daemon.attachments import Attachments
 from meshd.daemon.devices import bridge_mac, join_tap, open_devices, restore_bridge, survey
-from meshd.daemon.driver import Driver
+from meshd.daemon.driver import Driver, KnownHosts
 from meshd.daemon.keys import load_identity, load_key
 from meshd.daemon.launch import ReadyAnswer
 from meshd.daemon.preflight import tap_name
@@ -42,7 +42,7 @@ from meshd.drops import DropReason
 from meshd.errors import UserError
 from meshd.forward.engine.interface import Engine, Upcalls
 from meshd.forward.engine.python import PythonEngine
-from meshd.ids import Mac, host_name, parse_mac, short_id
+from meshd.ids import Endpoint, HostId, Mac, host_name, parse_mac, short_id
 from meshd.node import Node
 from meshd.views import NodeView, RouterView
 
@@ -67,6 +67,7 @@ class Router:
         self._ready = False
         self._complete = False  # the start: from then on what it made stays at the end
         self._boot_task: asyncio.Task[None] | None = None
+        self._hosts_task: asyncio.Task[None] | None = None
 
     # ── start
 
@@ -92,7 +93,8 @@ class Router:
         self._devices = await open_devices(self._netlink, self._options, self._mac, self._underlay.interface_mtu)
         self._closing.push_async_callback(self._close_devices)
         await self._writer.run(partial(_set_bridge, name=self._options.bridge))
-        self._compose(identity, key, boot, targets)
+        remembered = await asyncio.to_thread(state.hosts) if self._options.resume or self._restarted else {}
+        self._compose(identity, key, boot, targets, remembered)
         self._closing.push_async_callback(self._driver.close)
         self._closing.callback(self._leave)
         await self._driver.streams.listen(self._options.host, self._options.port)
@@ -115,7 +117,14 @@ class Router:
             return state.targets()
         return self._options.peers
 
-    def _compose(self, identity: Identity, key: MeshKey, boot: int, targets: tuple[str, ...]) -> None:
+    def _compose(
+        self,
+        identity: Identity,
+        key: MeshKey,
+        boot: int,
+        targets: tuple[str, ...],
+        remembered: Mapping[HostId, tuple[Endpoint, ...]],
+    ) -> None:
         tap = self._devices.tap
         if tap is None:
             raise UserError("the TAP device is gone before the router was ready", hint="launch again")
@@ -143,6 +152,7 @@ class Router:
             entropy=os.urandom,
             rng=random.Random(os.urandom(16)),
             now=self._clock(),
+            remembered=remembered,
         )
         self._driver = Driver(
             node=self._node,
@@ -152,6 +162,7 @@ class Router:
             clock=self._clock,
             tap_lost=self._tap_lost,
             persist_boot=self._persist_boot,
+            remember_hosts=self._remember_hosts,
         )
 
     def _node_config(self, identity: Identity) -> NodeConfig:
@@ -240,6 +251,11 @@ class Router:
 
         loop = asyncio.get_running_loop()
         self._boot_task = loop.create_task(self._writer.run(raised))
+
+    def _remember_hosts(self, hosts: KnownHosts) -> None:
+        self._hosts_task = asyncio.get_running_loop().create_task(
+            self._writer.run(partial(State.set_hosts, hosts=hosts))
+        )
 
     # ── what users ask for (control.server.ControlHandlers)
 

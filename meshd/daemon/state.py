@@ -1,4 +1,4 @@
-"""What a router remembers: boot counter, targets, wanted attachments. SQLite, one small file, synchronous=FULL.
+"""What a router remembers: boot counter, targets, hosts seen, wanted attachments. SQLite, one small file, synchronous=FULL.
 
 The boot counter is raised and on disk *before* the router says a word under it: it is the epoch of this host's log and the
 liveness of its handshakes (docs/protocol.md), and no clock can stand in for it. A file whose content is damaged is set aside
@@ -23,7 +23,7 @@ from typing import Any
 
 from meshd.daemon.files import make_private_folder
 from meshd.errors import UserError
-from meshd.ids import parse_mac
+from meshd.ids import Endpoint, HostId, parse_endpoint, parse_mac
 
 __all__ = ["State", "StateWriter", "WantedAttachment"]
 
@@ -33,6 +33,7 @@ _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS targets (position INTEGER PRIMARY KEY, target TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE IF NOT EXISTS hosts (id TEXT PRIMARY KEY, endpoints TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS attachments (id TEXT PRIMARY KEY, wanted TEXT NOT NULL) STRICT;
 """
 
@@ -145,6 +146,23 @@ class State:
             self._connection.executemany(
                 "INSERT OR IGNORE INTO targets (target) VALUES (?)", [(target,) for target in targets]
             )
+
+    def hosts(self) -> dict[HostId, tuple[Endpoint, ...]]:
+        """Where hosts of the mesh were last seen."""
+        hosts = {}
+        for host, endpoints in self._connection.execute("SELECT id, endpoints FROM hosts"):
+            try:
+                hosts[HostId(bytes.fromhex(host))] = tuple(parse_endpoint(text) for text in endpoints.split())
+            except ValueError as error:
+                _log.warning("a stored host cannot be read and is left out: %s", error)
+        return hosts
+
+    def set_hosts(self, hosts: Iterable[tuple[HostId, Iterable[Endpoint]]]) -> None:
+        with self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.execute("DELETE FROM hosts")
+            rows = [(host.hex(), " ".join(str(endpoint) for endpoint in endpoints)) for host, endpoints in hosts]
+            self._connection.executemany("INSERT INTO hosts VALUES (?, ?)", rows)
 
     def attachments(self) -> list[WantedAttachment]:
         wanted = []

@@ -1,9 +1,10 @@
 """Whom to dial, when, and what to say about it in `status connections`. Sans-IO.
 
-Two kinds of wishes: *targets*, typed by the user (resolved anew at every dial, so that a changed A record is followed; several
-A records are several addresses), and *wanted hosts* (discovery: the overlay's choice, with the endpoints of their records,
-observed ones first; one endpoint of a host at a time). Each wish becomes addresses, each address is dialled with backoff until
-a link with its host is up.
+Three kinds of wishes: *targets*, typed by the user (resolved anew at every dial, so that a changed A record is followed; several
+A records are several addresses), *wanted hosts* (discovery: the overlay's choice, with the endpoints of their records,
+observed ones first; one endpoint of a host at a time), and *remembered hosts* (of a former life of this router: until the first
+link is up, for then the records tell). Each wish becomes addresses, each address is dialled with backoff until a link with its
+host is up.
 
     (new) ──poll: Dial──► connecting ──link_ready──► pending ──path_alive──► established
               ▲               │ dial_failed, link_down      │ link_down
@@ -88,6 +89,7 @@ class Connector:
         self._default_port = default_port
         self._targets: dict[str, _Target] = {}
         self._wanted: dict[HostId, tuple[Endpoint, ...]] = {}
+        self._remembered: dict[HostId, tuple[Endpoint, ...]] = {}
         self._addresses: dict[Endpoint, _Address] = {}
         self._links: dict[LinkId, _Link] = {}
         self._alive: set[HostId] = set()
@@ -139,6 +141,17 @@ class Connector:
                 if entry is not None and (not known or entry.phase is _Phase.WAITING):
                     entry.host = host  # the record is newer than what was found there once
         self._sweep()
+
+    def remember(self, hosts: Mapping[HostId, Sequence[Endpoint]], now: float) -> None:
+        """Where hosts of the mesh were when this router last ran: with no target, it finds them again by these."""
+        if not self._discovery:
+            return
+        self._remembered = {host: tuple(endpoints) for host, endpoints in hosts.items() if host != self._me}
+        for host, endpoints in self._remembered.items():
+            for endpoint in endpoints:
+                entry = self._address(endpoint, now)
+                if entry is not None and entry.host is None and entry.phase is _Phase.WAITING:
+                    entry.host = host
 
     def set_own_endpoints(self, endpoints: frozenset[Endpoint]) -> None:
         """What this host listens on: never dialled."""
@@ -258,6 +271,7 @@ class Connector:
         held = self._links[link]
         held.host, held.ready_at = host, now
         self._up[host] = self._up.get(host, 0) + 1
+        self._remembered = {}
         entry = self._addresses.get(held.endpoint) if held.outbound else None
         if entry is not None:
             entry.host, entry.phase, entry.error, entry.bootstrap = host, _Phase.UP, "", False
@@ -342,7 +356,8 @@ class Connector:
     def _sweep(self) -> None:
         """Forget the addresses that nobody wishes for any more, unless a dial or link is still under way."""
         wished = {endpoint for entry in self._targets.values() for endpoint in entry.endpoints}
-        wished.update(endpoint for endpoints in self._wanted.values() for endpoint in endpoints)
+        for hosts in (self._wanted, self._remembered):
+            wished.update(endpoint for endpoints in hosts.values() for endpoint in endpoints)
         for endpoint, entry in list(self._addresses.items()):
             if endpoint not in wished and entry.phase in (_Phase.WAITING, _Phase.NEVER):
                 del self._addresses[endpoint]

@@ -12,7 +12,7 @@ Times are the driver's monotonic seconds. No call blocks, and no call sends: see
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from meshd.config import NodeConfig
 from meshd.crypto.handshake import Context
@@ -30,6 +30,7 @@ from meshd.gossip.store import Changed, OwnLogAhead
 from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, format_mac, peer_label, short_id
 from meshd.node.directory import Directory
 from meshd.node.links import LinkTable
+from meshd.node.memory import HostMemory
 from meshd.node.notices import Notices
 from meshd.node.outputs import Output, PersistBoot
 from meshd.node.own import OwnRecords
@@ -48,7 +49,10 @@ MAX_VOIDED_SINGLY = 64  # MACs; a larger change voids all flows at once
 
 
 class Node:
-    """One host of the mesh. `boot`: persisted, raised at every start. `make_engine` is given what the engine asks."""
+    """One host of the mesh. `boot`: persisted, raised at every start. `make_engine` is given what the engine asks.
+
+    `remembered`: what RememberHosts stored in a former life.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Node:
         now: float,
         signer: Signer | None = None,
         verifier: Verifier = verify_signature,
+        remembered: Mapping[HostId, Sequence[Endpoint]] | None = None,
     ) -> None:
         self.config = config
         self.mesh = mesh
@@ -80,6 +85,7 @@ class Node:
         self._drain_at: float | None = None
         self.directory = Directory(self.host_id, self.drops)
         self.reach = Reach()
+        self._memory = HostMemory(self.host_id)
         self.gossip = Gossip(
             public=identity.ed25519_public,
             mesh_id=mesh.mesh_id,
@@ -128,6 +134,7 @@ class Node:
         own = frozenset(Endpoint(address, config.port) for address in config.own_addresses)
         self.links.connector.set_own_endpoints(own)
         self.links.connector.connect(list(targets), now)
+        self.links.connector.remember(remembered or {}, now)
         self.own.publish_host(now)
 
     # ── names
@@ -223,6 +230,7 @@ class Node:
             self.links.next_deadline(),
             self.gossip.next_deadline(now),
             self.reach.next_deadline(),
+            self._memory.next_deadline(),
             self._reroute_at,
             self._drain_at,
         )
@@ -250,6 +258,8 @@ class Node:
             self._reroute(now)
         if self.reach.handle_timer(now):
             self._alive_changed(now)
+        if (remember := self._memory.poll(self.directory.hosts, now)) is not None:
+            self._outputs.append(remember)
         if now >= self._sweep_at:
             self._sweep(now)
 
@@ -385,6 +395,7 @@ class Node:
                         hosts_changed = True
         self._take_alarms(now)
         if hosts_changed:
+            self._memory.changed(now)
             self._choose_neighbours(now)
 
     def _host_changed(self, host: HostId, now: float) -> None:

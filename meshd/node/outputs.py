@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from meshd.ids import Endpoint, LinkId
+from meshd.ids import Endpoint, HostId, LinkId
 
-__all__ = ["CloseLink", "DialLink", "Output", "PersistBoot", "Resolve", "SendLink"]
+__all__ = ["CloseLink", "DialLink", "Output", "PersistBoot", "RememberHosts", "Resolve", "SendLink"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,4 +45,11 @@ class PersistBoot:
     at_least: int
 
 
-Output = DialLink | SendLink | CloseLink | Resolve | PersistBoot
+@dataclass(slots=True, frozen=True)
+class RememberHosts:
+    """Store where these hosts are, instead of those stored before; nothing is reported back. A restarted router is given them."""
+
+    hosts: tuple[tuple[HostId, tuple[Endpoint, ...]], ...]
+
+
+Output = DialLink | SendLink | CloseLink | Resolve | PersistBoot | RememberHosts

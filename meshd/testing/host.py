@@ -26,7 +26,7 @@ from meshd.drops import DropReason
 from meshd.forward.engine.interface import VNET_HEADER_SIZE, Buffer, Engine, Upcalls
 from meshd.forward.engine.python import PythonEngine
 from meshd.ids import DEFAULT_PORT, Endpoint, HostId, LinkId, Mac, host_name, is_multicast, short_id
-from meshd.node import CloseLink, DialLink, Node, PersistBoot, Resolve, SendLink
+from meshd.node import CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
 from meshd.testing.clock import Timer
 from meshd.testing.devices import MemoryFrames
 from meshd.testing.network import SimNetwork, UdpSocket
@@ -91,7 +91,7 @@ class SimContainer:
 
 
 class SimHost:
-    """One host: its identity and boot counter survive `kill`, all else begins anew at `start`."""
+    """One host: its identity, boot counter and remembered hosts survive `kill`, all else begins anew at `start`."""
 
     def __init__(
         self,
@@ -111,6 +111,7 @@ class SimHost:
         self.address = address
         self.key = key
         self.boot = 0
+        self.remembered: dict[HostId, tuple[Endpoint, ...]] = {}
         self.targets = tuple(targets)
         self._discovery = discovery
         self._rekey_s = rekey_s
@@ -165,6 +166,7 @@ class SimHost:
             now=self.now,
             signer=self._signer(self.identity) if self._signer is not None else None,
             verifier=self._verifier,
+            remembered=self.remembered,
         )
         self.net.listen(Endpoint(self.address, DEFAULT_PORT), self._accept)
         for container in self.containers:
@@ -298,6 +300,8 @@ class SimHost:
             case PersistBoot(at_least=at_least):
                 self.boot = max(self.boot + 1, at_least)
                 self.node.boot_raised(self.boot, self.now)
+            case RememberHosts(hosts=hosts):
+                self.remembered = dict(hosts)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:

@@ -156,7 +156,10 @@ def test_a_reader_that_goes_away_is_no_error_message(folder: Path, router: FakeH
 @pytest.mark.parametrize(("redirect", "status", "err"), [(">&-", 0, ""), (">/dev/full", 1, "No space left on device")])
 def test_output_that_nobody_can_take(folder: Path, redirect: str, status: int, err: str) -> None:
     command = f"{sys.executable} -m meshd.cli.main version {redirect}"
-    result = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False, timeout=50)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    result = subprocess.run(
+        ["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False, timeout=50, env=buffered
+    )
     assert result.returncode == status
     assert result.stderr.count("\n") == bool(err)
     assert err in result.stderr

@@ -14,10 +14,10 @@ import pytest
 import uvloop
 
 from meshd.daemon import driver as driving
-from meshd.daemon.driver import MAX_RESOLUTIONS, Driver
+from meshd.daemon.driver import MAX_RESOLUTIONS, Driver, KnownHosts
 from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
-from meshd.ids import Endpoint, LinkId
-from meshd.node import CloseLink, DialLink, Node, Output, PersistBoot, Resolve, SendLink
+from meshd.ids import Endpoint, HostId, LinkId
+from meshd.node import CloseLink, DialLink, Node, Output, PersistBoot, RememberHosts, Resolve, SendLink
 
 FAR = 3600.0
 
@@ -136,6 +136,7 @@ class Bench:
         self.engine.source = self.frames
         self.lost = 0
         self.boots: list[int] = []
+        self.hosts: list[KnownHosts] = []
         self.clock: Callable[[], float] = time.monotonic
         self.driver = Driver(
             node=cast(Node, self.node),
@@ -145,6 +146,7 @@ class Bench:
             clock=lambda: self.clock(),
             tap_lost=self.tap_lost,
             persist_boot=self.boots.append,
+            remember_hosts=self.hosts.append,
         )
 
     def tap_lost(self) -> None:
@@ -361,10 +363,11 @@ def test_a_bug_costs_a_step_and_not_the_timer(
 def test_closing_lets_go_of_everything() -> None:
     async def test(bench: Bench) -> None:
         bench.driver.start()
-        bench.node.outputs.append(PersistBoot(9))
+        known = ((HostId(b"h" * 16), (Endpoint("192.0.2.1", 6783),)),)
+        bench.node.outputs += [PersistBoot(9), RememberHosts(known)]
         bench.node.touched = True
         await bench.driver.close()
-        assert bench.boots == [9]  # what it still had to say
+        assert (bench.boots, bench.hosts) == ([9], [known])  # what it still had to say
         bench.node.log.clear()
         bench.tap.send(b"x")
         bench.wire.send(b"y")

@@ -17,6 +17,7 @@ import pytest
 
 from meshd.daemon.state import State, StateWriter, WantedAttachment
 from meshd.errors import UserError
+from meshd.ids import Endpoint, HostId
 
 WEB = WantedAttachment(
     id="c0ffee" * 10 + "beef",
@@ -92,6 +93,19 @@ def test_targets_are_replaced_as_a_whole_or_not_at_all(state: State) -> None:
     with pytest.raises(RuntimeError, match="no more"):
         state.set_targets(broken())
     assert state.targets() == ("old",)
+
+
+def test_hosts_are_remembered_and_what_cannot_be_read_is_left_out(
+    state: State, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = (HostId(b"1" * 16), (Endpoint("192.0.2.1", 6783), Endpoint("fe80::1%eth0", 7000)))
+    other = (HostId(b"2" * 16), (Endpoint("192.0.2.2", 6783),))
+    state.set_hosts([one, other])
+    assert state.hosts() == dict([one, other])
+    state.set_hosts([other])
+    raw(path, "INSERT INTO hosts VALUES ('nothex', '192.0.2.3:1'), ('" + "33" * 16 + "', 'nowhere')")
+    assert state.hosts() == dict([other])
+    assert caplog.text.count("left out") == 2
 
 
 def test_attachments_round_trip(state: State, path: Path) -> None:

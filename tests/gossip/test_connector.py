@@ -305,6 +305,24 @@ def test_the_lower_id_dials_first() -> None:
     assert connector.poll(10.0) == []
 
 
+def test_remembered_hosts_are_dialled_until_the_first_link_is_up() -> None:
+    connector = make()
+    connector.remember({LOWER: (ONE,), HIGHER: (TWO,), ME: (Endpoint("192.0.2.9", 6783),)}, 0.0)
+    assert connector.poll(0.0) == [Dial(ONE, LOWER, False), Dial(TWO, HIGHER, False)]
+    connector.dial_failed(TWO, "connection refused", 0.1)
+    assert [row.state for row in connector.connections(0.1)] == ["connecting", "retrying"]
+    up(connector, ONE, LOWER, 0.2)
+    connector.want({LOWER: (ONE,)}, 0.2)
+    assert [row.host for row in connector.connections(0.2)] == [LOWER]
+    assert connector.next_deadline() is None
+
+
+def test_without_discovery_nobody_is_remembered() -> None:
+    connector = make(discovery=False)
+    connector.remember({LOWER: (ONE,)}, 0.0)
+    assert connector.poll(0.0) == []
+
+
 def test_no_discovery_dials_targets_only() -> None:
     connector = make("192.0.2.1", discovery=False)
     connector.want({HIGHER: [TWO]}, 0.0)

@@ -100,6 +100,21 @@ def test_a_quick_restart_without_a_word(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_a_founder_that_dies_again_and_again_is_back_in_no_time(seed: int) -> None:
+    """It has no target, and those that do wait longer after each death: it dials whom it remembers."""
+    mesh = meshed(seed)
+    founder = mesh.hosts[0]
+    assert not founder.targets
+    for life in range(6):
+        founder.kill()
+        mesh.run(20.0 if life % 2 else 0.5)
+        founder.start()
+        assert mesh.wait(lambda: mesh.meshed() and mesh.owners_right(), 3.0) <= 3.0
+    mesh.assert_unicast()
+    mesh.assert_sane()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_what_was_detached_while_the_host_was_away_does_not_come_back(seed: int) -> None:
     mesh = meshed(seed)
     victim = mesh.hosts[2]
