@@ -119,6 +119,8 @@ class StubEngine:
         self.then()
         return False
 
+    def set_mirror(self, mirror: Any) -> None: ...
+
     def replace_frames(self, frames: Any) -> None:
         self.source = frames
 

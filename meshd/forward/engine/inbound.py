@@ -28,7 +28,7 @@ from meshd.drops import DropCounters, DropReason
 from meshd.errors import DecodeError
 from meshd.forward.coalesce import Coalescer
 from meshd.forward.engine.asking import Asking
-from meshd.forward.engine.interface import Buffer, FramePort, Received
+from meshd.forward.engine.interface import Buffer, FramePort, Mirror, Received
 from meshd.forward.engine.outbound import Outbound
 from meshd.forward.engine.tables import Flow, Peer, ReceiveKey
 from meshd.forward.entries import (
@@ -85,6 +85,7 @@ class Inbound:
         self._outbound = outbound
         self._port = frames
         self._origin = origin
+        self.mirror: Mirror | None = None
         self._floods = FloodTable()
         self._series = Coalescer()
         self._series_flow: Flow | None = None
@@ -225,6 +226,9 @@ class Inbound:
         flow.bytes += len(frame)
         flow.last_used = now
         if flow.slot == LOCAL:
+            if self.mirror is not None:
+                self.mirror(True, peer.slot, frame)
+                plain = None  # begins no series: the next segments come here too, to be seen
             self._series_flow, self._series_key = flow, key
             self._deliver(frame, vouched, plain)
         elif flow.peer is not None:
@@ -251,6 +255,8 @@ class Inbound:
             for child in children:
                 if child is not peer:
                     self._outbound.entry(child, entry, vouched, now)
+        if self.mirror is not None:
+            self.mirror(True, peer.slot, frame)
         self._deliver(frame, vouched, None)
 
     def _refuse_flood(self, flood: FloodHeader, frame: memoryview) -> DropReason | None:

@@ -39,6 +39,7 @@ __all__ = [
     "Engine",
     "FlowView",
     "FramePort",
+    "Mirror",
     "PeerCounters",
     "Received",
     "Upcalls",
@@ -97,6 +98,15 @@ class DatagramPort(Protocol):
         At most 64 datagrams and 64 000 bytes. Where the kernel or device refuses UDP_SEGMENT the port cuts itself, and remembers.
         Returns why nothing was sent: QUEUE_FULL (EAGAIN, ENOBUFS), SEND_FAILED (any other), TOO_BIG (EMSGSIZE), else None.
         """
+        ...
+
+
+class Mirror(Protocol):
+    """Somebody looks at the inner frames (`meshd capture`). Called on the loop's thread; must not raise."""
+
+    def __call__(self, inward: bool, slot: SlotId, frame: Buffer) -> None:
+        """Outward: a captured frame and the slot that its flow points to. Inward: a frame about to be delivered, and the peer
+        whose datagram brought it. The frame is borrowed; a super-frame comes whole, and a checksum may be partial."""
         ...
 
 
@@ -209,6 +219,10 @@ class Engine(Protocol):
 
     def replace_frames(self, frames: FramePort) -> None:
         """The frame port was lost and made anew; flows, keys and paths stay."""
+        ...
+
+    def set_mirror(self, mirror: Mirror | None) -> None:
+        """Show every inner frame to `mirror` from now on; None: nobody looks, and the packet path is as it was."""
         ...
 
     # the packet path

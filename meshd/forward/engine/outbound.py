@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from meshd.drops import DropCounters, DropReason
 from meshd.forward.checksum import complete_checksum
 from meshd.forward.engine.asking import Asking
-from meshd.forward.engine.interface import Buffer, DatagramPort
+from meshd.forward.engine.interface import Buffer, DatagramPort, Mirror
 from meshd.forward.engine.tables import (
     AGGREGATE_LIMIT,
     MAX_KEY_DATAGRAMS,
@@ -73,6 +73,7 @@ class Outbound:
         self._origin = origin
         self._boot = boot
         self._sequence = 0
+        self.mirror: Mirror | None = None
         self._busy: list[Peer] = []  # peers with an aggregate or an outbox, in order of first use
 
     # 1–3: capture, flow, slot
@@ -89,6 +90,8 @@ class Outbound:
         flow.frames += 1
         flow.bytes += len(data) - VNET_SIZE
         flow.last_used = now
+        if self.mirror is not None:
+            self.mirror(False, flow.slot, data[VNET_SIZE:])
         if flow.peer is not None:
             self._to_peer(flow.peer, data, now)
         elif flow.slot == FLOOD:

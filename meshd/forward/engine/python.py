@@ -14,7 +14,7 @@ from meshd.drops import DropCounters, DropReason
 from meshd.errors import LocalProtocolError
 from meshd.forward.engine.asking import SEGMENT, Asking
 from meshd.forward.engine.inbound import Inbound
-from meshd.forward.engine.interface import DatagramPort, FlowView, FramePort, PeerCounters, Upcalls
+from meshd.forward.engine.interface import DatagramPort, FlowView, FramePort, Mirror, PeerCounters, Upcalls
 from meshd.forward.engine.outbound import Outbound
 from meshd.forward.engine.tables import AGGREGATE_LIMIT, MAX_RECEIVE_KEYS, Flow, Peer, ReceiveKey, SendKey
 from meshd.forward.header import FLAG_VOUCHED, data_header_head
@@ -112,6 +112,9 @@ class PythonEngine:
     def replace_frames(self, frames: FramePort) -> None:
         self._frames = frames
         self._inbound.replace_frames(frames)
+
+    def set_mirror(self, mirror: Mirror | None) -> None:
+        self._outbound.mirror = self._inbound.mirror = mirror
 
     # the packet path
 
