@@ -25,25 +25,17 @@ from meshd.capture.veth import Plug, host_ifname, plug, remove_addresses, stable
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.control.limits import MAX_ADDRESSES
 from meshd.daemon.state import State, WantedAttachment
+from meshd.daemon.supersize import gso_max_size
 from meshd.errors import UserError
 from meshd.ids import Mac, format_mac, parse_mac
 from meshd.views import AttachmentView
 
-__all__ = ["MAX_ATTACHMENTS", "AttachmentDirectory", "Attachments", "gso_max_size"]
+__all__ = ["MAX_ATTACHMENTS", "AttachmentDirectory", "Attachments"]
 
 _log = logging.getLogger(__name__)
 
 MAX_ATTACHMENTS = 4096  # on one host; the records of more would not fit one origin's quota
-MAX_SEALED_SEND = 63_900  # bytes of one UDP_SEGMENT send that every kernel takes, see docs/architecture.md
-MAX_SEGMENTS = 64
-_SEALED_OVERHEAD = 48  # Ethernet 14, entry 2, data header 16, tag 16: from interface MTU to UDP payload
-_INNER_HEADERS = 60  # IP and TCP with timestamps, rounded up
-
-
-def gso_max_size(mtu: int) -> int:
-    """The largest super-frame that seals into one send: 45 segments at MTU 1372."""
-    segments = min(MAX_SEGMENTS, MAX_SEALED_SEND // (mtu + _SEALED_OVERHEAD))
-    return segments * (mtu - _INNER_HEADERS)
+MIN_ID_PREFIX = 4  # of the id of a container that does not run; its name must be whole
 
 
 class AttachmentDirectory(Protocol):
@@ -222,21 +214,44 @@ class Attachments:
     async def detach(self, request: DetachRequest) -> DetachResult:
         """Take addresses away, or with none given everything. Raises UserError, also for what is not attached."""
         async with self._change:
-            target = await resolve_target(request.container, self._engine)
+            try:
+                target = await resolve_target(request.container, self._engine)
+            except UserError:
+                rests = self._resting(request.container)
+                if rests is None:
+                    raise
+                return await self._detach_resting(rests, request)
             attachment = self._by_namespace.get(target.namespace.inode)
             if attachment is None:
                 raise UserError(f"{request.container} is not attached", hint="`meshd ps` lists what is")
-            gone = request.addresses or attachment.addresses
-            missing = [address for address in request.addresses if address not in attachment.addresses]
-            if missing:
-                raise UserError(f"{request.container} does not have {missing[0]}", hint="`meshd ps` lists what it has")
-            left = tuple(address for address in attachment.addresses if address not in gone)
+            gone, left = _split(request, attachment.addresses)
             if left:
                 await self._take_addresses(target, replace(attachment, addresses=left), gone)
             else:
                 await self._netlink.run(lambda ipr: unplug(ipr, attachment.host_end))
                 await self._forget(attachment)
             return DetachResult(addresses=gone, id=attachment.short)
+
+    def _resting(self, word: str) -> WantedAttachment | None:
+        """What would be attached again at its next start, if `word` is the name or id, or begins the id, of just that."""
+        attached = {attachment.id for attachment in self._by_namespace.values()}
+        found = [
+            wanted
+            for wanted in self._wanted.values()
+            if wanted.id not in attached
+            and (word == wanted.name or (wanted.id.startswith(word) and len(word) >= MIN_ID_PREFIX))
+        ]
+        return found[0] if len(found) == 1 else None
+
+    async def _detach_resting(self, wanted: WantedAttachment, request: DetachRequest) -> DetachResult:
+        """A container that does not run: nothing is plugged in, and nothing will be at its next start."""
+        gone, left = _split(request, wanted.addresses)
+        if left:
+            fewer = self._wanted[wanted.id] = replace(wanted, addresses=left)
+            await self._remember(lambda state: state.put_attachment(fewer))
+        else:
+            await self._unwant(wanted.id)
+        return DetachResult(addresses=gone, id=wanted.id if ":" in wanted.id else wanted.id[:SHORT_ID_LENGTH])
 
     async def _take_addresses(self, target: Target, left: _Attachment, gone: Sequence[str]) -> None:
         descriptor = await asyncio.to_thread(target.namespace.open)
@@ -361,6 +376,15 @@ class Attachments:
 
 def _delete(state: State, *, attachment_id: str) -> None:
     state.delete_attachment(attachment_id)
+
+
+def _split(request: DetachRequest, present: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What of these addresses is to go and what stays; with none given all goes. Raises UserError for one that is not there."""
+    missing = [address for address in request.addresses if address not in present]
+    if missing:
+        raise UserError(f"{request.container} does not have {missing[0]}", hint="`meshd ps` lists what it has")
+    gone = request.addresses or present
+    return gone, tuple(address for address in present if address not in gone)
 
 
 def _merge(present: tuple[str, ...], more: Sequence[str]) -> tuple[str, ...]:

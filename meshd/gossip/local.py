@@ -23,13 +23,15 @@ from meshd.gossip.records import (
     sign_record,
 )
 from meshd.gossip.store import MAX_KEYS_PER_ORIGIN, MAX_ORIGIN_BYTES, Store
+from meshd.gossip.values import HOST_KEY, LINKS_KEY
 
 __all__ = ["COLLECT_TIME", "FLOOR_AGE", "FLOOR_TOMBSTONES", "Writer"]
 
 COLLECT_TIME = 0.05
 FLOOR_AGE = 600.0
 FLOOR_TOMBSTONES = 256
-_QUOTA_MARGIN = 64 * 1024  # below the quota, so that tombstones and the floor always fit
+_QUOTA_MARGIN = 64 * 1024  # below the quota, so that tombstones, the floor and the essential records always fit
+_ESSENTIAL = (HOST_KEY, LINKS_KEY)  # two, of a few hundred bytes: without them this host is nowhere
 
 
 class Writer:
@@ -49,7 +51,7 @@ class Writer:
     def put(self, key: bytes, value: bytes, now: float) -> int | None:
         if not 0 < len(key) <= MAX_KEY or key == FLOOR_KEY or len(value) > MAX_VALUE:
             raise LocalProtocolError(f"no record may have a key of {len(key)} and a value of {len(value)} bytes")
-        if self._room() < len(key) + len(value):
+        if key not in _ESSENTIAL and self._room() < len(key) + len(value):
             raise UserError("this host announces too much already", hint="detach containers that are no longer needed")
         return self._write(key, value, now)
 

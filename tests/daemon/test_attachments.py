@@ -12,7 +12,7 @@ from meshd.capture.netns import Inode
 from meshd.capture.veth import host_ifname, stable_mac
 from meshd.control.limits import MAX_ADDRESSES
 from meshd.daemon import attachments as module
-from meshd.daemon.attachments import gso_max_size
+from meshd.daemon.supersize import gso_max_size
 from meshd.errors import UserError
 from meshd.ids import Mac, format_mac
 from tests.daemon.world import HOST_NAMESPACE, SEED, World, make_world, play
@@ -421,6 +421,42 @@ def test_what_the_mesh_does_not_take_at_the_start_does_not_end_it(
         assert world.attachments.views() == ()
         assert "stays plugged in" in caplog.text
         assert set(world.disk) != set()
+
+    play(test())
+
+
+@pytest.mark.parametrize("word", ["web", "web-0000"])
+def test_a_container_that_does_not_run_is_detached_for_its_next_start(world: World, word: str) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        attached = await world.plug_in("web", ONE, TWO)
+        web.runs = False
+        await world.attachments.link_removed(next(iter(world.plugged)))
+        assert (await world.take_out(word, TWO)).addresses == (TWO,)
+        assert world.disk[web.id].addresses == (ONE,)
+        gone = await world.take_out(word)
+        assert (gone.addresses, gone.id) == ((ONE,), attached.id)
+        assert world.disk == {}
+        with pytest.raises(UserError, match="container"):
+            await world.take_out(word)
+        web.runs = True
+        await world.attachments.restore(web.id)
+        assert world.attachments.views() == ()
+
+    play(test())
+
+
+def test_a_part_of_a_name_detaches_nothing_that_does_not_run(world: World) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        web.runs = False
+        await world.attachments.link_removed(next(iter(world.plugged)))
+        with pytest.raises(UserError):
+            await world.take_out("we")
+        assert world.disk[web.id].addresses == (ONE,)
 
     play(test())
 

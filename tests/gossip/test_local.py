@@ -8,6 +8,7 @@ from meshd.errors import LocalProtocolError, UserError
 from meshd.gossip.local import COLLECT_TIME, Writer
 from meshd.gossip.records import MAX_KEY, MAX_VALUE
 from meshd.gossip.store import Store
+from meshd.gossip.values import HOST_KEY, LINKS_KEY
 
 from .mesh import fake_signer, public_of
 from .test_store import events, make_store
@@ -86,6 +87,8 @@ def test_the_own_quota_is_the_users_business() -> None:
         writer.put(b"k%d" % n, bytes(MAX_VALUE), float(n))
     with pytest.raises(UserError, match="announces too much"):
         writer.put(b"one more", bytes(MAX_VALUE), 100.0)
+    for key in (HOST_KEY, LINKS_KEY):  # who we are, and whom we reach, is said still
+        assert writer.put(key, bytes(500), 150.0 + len(key)) is not None or writer.get(key) == bytes(500)
     writer.delete(b"k1", 200.0)
     assert store.value(store.me, b"k1") is None
 
