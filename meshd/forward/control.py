@@ -13,10 +13,16 @@ Little-endian.
     +---------+----- … -----+           +---------+---------+
     | 3       | zeros       |           | 5       | reason  |
     +---------+----- … -----+           +---------+---------+
+    size probe (5 B and up)                          size echo (7 B)
+     0         1                 5            n       0         1                 5         7
+    +---------+-----------------+----- … -----+      +---------+-----------------+---------+
+    | 6       | seq         u32 | zeros       |      | 7       | seq         u32 | size u16|
+    +---------+-----------------+----- … -----+      +---------+-----------------+---------+
 
 `seq` and `sent` are the prober's and come back unchanged in the echo; `heard` is how many probes of the receiver the sender
-of this body has heard on this path (modulo 2^32), so that each end can tell in which direction probes are lost. Subtype 4 is
-set aside for the path report. The lengths are exact: a body is extended by a new subtype number, never by bytes at its end,
+of this body has heard on this path (modulo 2^32), so that each end can tell in which direction probes are lost. A size probe is
+padded to the size that is asked about; its echo has its `seq` and how many bytes its body had. Subtype 4 is set aside for the
+path report. The lengths are exact: a body is extended by a new subtype number, never by bytes at its end,
 so that old routers count what they do not know (`BAD_CONTROL`) rather than misread it. Numbers are append-only; unknown bye
 reasons are kept as they are.
 """
@@ -37,6 +43,8 @@ __all__ = [
     "Echo",
     "Pad",
     "Probe",
+    "SizeEcho",
+    "SizeProbe",
     "Subtype",
     "decode_control",
     "encode_control",
@@ -45,6 +53,8 @@ __all__ = [
 MAX_CONTROL = 16_383  # the largest entry: 14 bits of length
 _PROBE = struct.Struct("<BIQI")
 _BYE = struct.Struct("<BB")
+_SIZE_PROBE = struct.Struct("<BI")
+_SIZE_ECHO = struct.Struct("<BIH")
 _U8, _U32, _U64 = 0xFF, 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -55,6 +65,8 @@ class Subtype(enum.IntEnum):
     PAD = 3
     PATH_REPORT = 4  # no body is defined yet
     BYE = 5
+    SIZE_PROBE = 6
+    SIZE_ECHO = 7
 
 
 @enum.unique
@@ -87,7 +99,21 @@ class Bye(NamedTuple):
     reason: int
 
 
-Control: TypeAlias = Probe | Echo | Pad | Bye
+class SizeProbe(NamedTuple):
+    """Asks whether a datagram with a body of `size` bytes arrives."""
+
+    seq: int
+    size: int
+
+
+class SizeEcho(NamedTuple):
+    """It does; `size` is what arrived."""
+
+    seq: int
+    size: int
+
+
+Control: TypeAlias = Probe | Echo | Pad | Bye | SizeProbe | SizeEcho
 
 
 def encode_control(control: Control) -> bytes:
@@ -105,6 +131,12 @@ def encode_control(control: Control) -> bytes:
             if not 0 <= reason <= _U8:
                 raise LocalProtocolError(f"does not fit its field: {control}")
             return _BYE.pack(Subtype.BYE, reason)
+        case SizeProbe(seq, size) | SizeEcho(seq, size):
+            if not (0 <= seq <= _U32 and _SIZE_PROBE.size <= size <= MAX_CONTROL):
+                raise LocalProtocolError(f"does not fit its fields: {control}")
+            if isinstance(control, SizeEcho):
+                return _SIZE_ECHO.pack(Subtype.SIZE_ECHO, seq, size)
+            return _SIZE_PROBE.pack(Subtype.SIZE_PROBE, seq) + bytes(size - _SIZE_PROBE.size)
 
 
 def decode_control(body: bytes | bytearray | memoryview) -> Control:
@@ -117,9 +149,17 @@ def decode_control(body: bytes | bytearray | memoryview) -> Control:
         _, seq, sent_us, heard = _PROBE.unpack(body)
         return Probe(seq, sent_us, heard) if subtype == Subtype.PROBE else Echo(seq, sent_us, heard)
     if subtype == Subtype.PAD:
-        if len(body) > MAX_CONTROL or any(body[1:]):
-            raise DecodeError("a pad that is too long or not zeros")
+        _want_zeros(body, 1)
         return Pad(len(body))
+    if subtype == Subtype.SIZE_PROBE:
+        _want_zeros(body, _SIZE_PROBE.size)
+        return SizeProbe(_SIZE_PROBE.unpack_from(body)[1], len(body))
+    if subtype == Subtype.SIZE_ECHO:
+        _want(len(body), _SIZE_ECHO.size)
+        _, seq, size = _SIZE_ECHO.unpack(body)
+        if not _SIZE_PROBE.size <= size <= MAX_CONTROL:
+            raise DecodeError(f"a size echo of {size} bytes, which no probe has")
+        return SizeEcho(seq, size)
     if subtype == Subtype.BYE:
         _want(len(body), _BYE.size)
         return Bye(body[1])
@@ -129,3 +169,9 @@ def decode_control(body: bytes | bytearray | memoryview) -> Control:
 def _want(size: int, exact: int) -> None:
     if size != exact:
         raise DecodeError(f"control entry of {size} bytes, not {exact}")
+
+
+def _want_zeros(body: bytes | bytearray | memoryview, start: int) -> None:
+    """After `start` bytes there are zeros only."""
+    if not start <= len(body) <= MAX_CONTROL or bytes(body[start:]) != bytes(len(body) - start):
+        raise DecodeError(f"padding of {len(body)} bytes that is too short, too long or not zeros")

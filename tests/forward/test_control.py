@@ -11,10 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.errors import DecodeError, LocalProtocolError
-from meshd.forward.control import MAX_CONTROL, Bye, Control, Echo, Pad, Probe, decode_control, encode_control
+from meshd.forward.control import (
+    MAX_CONTROL,
+    Bye,
+    Control,
+    Echo,
+    Pad,
+    Probe,
+    SizeEcho,
+    SizeProbe,
+    decode_control,
+    encode_control,
+)
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "control.json").read_text())
-TYPES: dict[str, type[Control]] = {"Probe": Probe, "Echo": Echo, "Pad": Pad, "Bye": Bye}
+TYPES: dict[str, type[Control]] = {kind.__name__: kind for kind in (Probe, Echo, Pad, Bye, SizeProbe, SizeEcho)}
 
 U8, U32, U64 = st.integers(0, 2**8 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 CONTROLS = st.one_of(
@@ -22,6 +33,8 @@ CONTROLS = st.one_of(
     st.builds(Echo, U32, U64, U32),
     st.builds(Pad, st.integers(1, MAX_CONTROL)),
     st.builds(Bye, U8),
+    st.builds(SizeProbe, U32, st.integers(5, MAX_CONTROL)),
+    st.builds(SizeEcho, U32, st.integers(5, MAX_CONTROL)),
 )
 
 
@@ -45,7 +58,7 @@ def test_probe_and_echo_are_small() -> None:
     assert len(encode_control(Probe(1, 2, 3))) == len(encode_control(Echo(1, 2, 3))) == 17
 
 
-@pytest.mark.parametrize("value", [Probe(1, 2, 3), Echo(1, 2, 3), Bye(1)])
+@pytest.mark.parametrize("value", [Probe(1, 2, 3), Echo(1, 2, 3), Bye(1), SizeEcho(1, 1438)])
 def test_every_prefix_and_a_trailing_byte_are_refused(value: Control) -> None:
     wire = encode_control(value)
     for size in range(len(wire)):
@@ -66,11 +79,22 @@ def test_every_prefix_and_a_trailing_byte_are_refused(value: Control) -> None:
         Pad(MAX_CONTROL + 1),
         Bye(256),
         Bye(-1),
+        SizeProbe(2**32, 5),
+        SizeProbe(0, 4),
+        SizeEcho(0, 4),
+        SizeEcho(-1, 5),
+        SizeEcho(0, MAX_CONTROL + 1),
     ],
 )
 def test_what_no_field_can_hold_is_our_own_fault(value: Control) -> None:
     with pytest.raises(LocalProtocolError):
         encode_control(value)
+
+
+def test_giant_size_probe() -> None:
+    assert decode_control(encode_control(SizeProbe(1, MAX_CONTROL))) == SizeProbe(1, MAX_CONTROL)
+    with pytest.raises(DecodeError):
+        decode_control(b"\x06" + bytes(MAX_CONTROL))
 
 
 def test_giant_pad() -> None:
