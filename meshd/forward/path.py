@@ -231,6 +231,10 @@ class PathMonitor:
     # what people and routes see
 
     @property
+    def srtt(self) -> float | None:
+        return self._srtt
+
+    @property
     def cost(self) -> int:
         """The cost class, 0 to 3; the worst until there was an echo."""
         return WORST_COST if self._cost is None else self._cost

@@ -29,6 +29,7 @@ liveness decides.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import NamedTuple
 
 from meshd.errors import LocalProtocolError
@@ -160,8 +161,8 @@ class Pmtu:
         """When `poll` has something to judge; None: it only looks, whenever it is called."""
         return self._due
 
-    def poll(self, now: float, *, srtt: float | None, sent: int) -> list[bytes]:
-        """The bodies of size probes to send now, each alone in its datagram. `sent`: bytes sent on this path so far."""
+    def poll(self, now: float, *, srtt: float | None, sent: Callable[[], int]) -> list[bytes]:
+        """The bodies of size probes to send now, each alone in its datagram. `sent` says how many bytes the path has carried."""
         if self.state is PmtuState.IDLE:
             return []
         if self._due is None:
@@ -218,10 +219,11 @@ class Pmtu:
 
     # inside
 
-    def _look(self, now: float, sent: int) -> None:
+    def _look(self, now: float, count: Callable[[], int]) -> None:
         """Complete: is there traffic to confirm the size for, or is it time to look for a larger one?"""
         if now - self._looked < LOOK_INTERVAL:
             return
+        sent = count()
         busy = sent - self._sent - self._own >= self.size // 2
         self._looked, self._sent, self._own = now, sent, 0
         if now >= self._raise_at:
@@ -260,7 +262,7 @@ class Pmtu:
                 self.size = FLOOR_MTU
                 self._round = sorted({FLOOR_MTU, min(BASE_MTU, self._limit)})
             case PmtuState.BASE:
-                self._round = self._between(0)
+                self._round = [FLOOR_MTU, *self._between(FLOOR_MTU)]
             case PmtuState.SEARCH if self._first or not self._round or self._tries >= SIZE_TRIES:
                 if self._round and not self._first:
                     self._ceiling = min(self._ceiling, self._round[0])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshd.config import NodeConfig
@@ -33,11 +33,13 @@ from meshd.crypto.session import Timing
 from meshd.crypto.sessions import Sessions
 from meshd.crypto.wire import Liveness
 from meshd.drops import DropCounters, DropReason
-from meshd.forward.control import Bye, ByeReason, Echo, Pad, Probe, encode_control
+from meshd.forward.control import Bye, ByeReason, Control, Echo, Pad, Probe, SizeEcho, SizeProbe, encode_control
 from meshd.forward.engine.interface import Engine
 from meshd.forward.path import PathMonitor, PathState
+from meshd.forward.pmtu import PathSizes, Pmtu
 from meshd.forward.slots import PeerSlots
 from meshd.ids import Endpoint, HostId, SlotId
+from meshd.node.sizes import tend_size
 
 __all__ = ["Peer", "PeerEvents", "PeerTable"]
 
@@ -69,11 +71,13 @@ class Peer:
     host: HostId
     slot: SlotId
     monitor: PathMonitor
+    pmtu: Pmtu = field(default_factory=Pmtu)
     static: bytes = b""
     endpoints: tuple[Endpoint, ...] = ()  # of its record
     observed: Endpoint | None = None  # where its control link came from, with its port
     keep: bool = False  # a neighbour: a session and a live path are kept
     path: Endpoint | None = None  # what the slot has
+    sizes: PathSizes | None = None  # the same
     session_since: float | None = None
     asleep_until: float = 0.0  # after a handshake was given up
     failure: str = ""  # why there is no session, for status
@@ -212,7 +216,7 @@ class PeerTable:
     def next_deadline(self) -> float | None:
         deadlines = [self.sessions.next_deadline(), self._idle_look]
         for peer in self.peers.values():
-            deadlines.append(peer.monitor.next_deadline())
+            deadlines += (peer.monitor.next_deadline(), peer.pmtu.next_deadline())
             if self._lacks_session(peer):
                 deadlines.append(peer.asleep_until)
         return min((when for when in deadlines if when is not None), default=None)
@@ -227,12 +231,16 @@ class PeerTable:
             self._look_for_idle(now)
         self.carry_out(now)
 
-    def take_control(self, peer: Peer, message: Probe | Echo | Bye, source: Endpoint, now: float) -> None:
+    def take_control(self, peer: Peer, message: Control, source: Endpoint, now: float) -> None:
         match message:
             case Probe(seq, sent_us, heard):
                 self._engine.send_control(peer.slot, peer.monitor.on_probe(seq, sent_us, heard, now), source)
             case Echo(seq, sent_us, heard):
                 peer.monitor.on_echo(seq, sent_us, heard, now)
+            case SizeProbe(seq, size):
+                self._engine.send_control(peer.slot, encode_control(SizeEcho(seq, size)), source)
+            case SizeEcho(seq, size):
+                peer.pmtu.on_echo(seq, size, now)
             case Bye(reason=ByeReason.IDLE):
                 self._rest(peer, now)
             case Bye():
@@ -309,7 +317,7 @@ class PeerTable:
         usable = peer.monitor.state not in (PathState.IDLE, PathState.DEAD)
         if event.first or event.endpoint != peer.path or not usable:
             peer.monitor.start(event.endpoint, now)
-            self._use_path(peer, event.endpoint)
+            self._use_path(peer, event.endpoint, now)
 
     def _handshake_failed(self, event: HandshakeFailed, now: float) -> None:
         if event.peer is not None:
@@ -321,16 +329,36 @@ class PeerTable:
 
     # ── paths
 
-    def _use_path(self, peer: Peer, endpoint: Endpoint) -> None:
-        peer.path = endpoint
+    def _use_path(self, peer: Peer, endpoint: Endpoint, now: float) -> None:
+        peer.path, peer.sizes = endpoint, None
         overhead = UDP_OVERHEAD[6 if ":" in endpoint.host else 4]
-        self._engine.set_path(peer.slot, endpoint, self._config.underlay_mtu - overhead)
+        peer.pmtu.start(self._config.underlay_mtu, overhead, now)
+        self._write_sizes(peer, now)
+
+    def _write_sizes(self, peer: Peer, now: float) -> None:
+        sizes = peer.pmtu.sizes(now)
+        if peer.path is None or sizes == peer.sizes:
+            return
+        peer.sizes = sizes
+        self._engine.set_path(
+            peer.slot, peer.path, sizes.datagram, aggregate_limit=sizes.aggregate, measured=sizes.measured
+        )
+
+    def _tend_size(self, peer: Peer, now: float) -> None:
+        """Path MTU: the probes that are due, and what came of those before."""
+
+        def send(body: bytes) -> bool:
+            return self._engine.send_control(peer.slot, body, peer.path)
+
+        tend_size(peer.pmtu, peer.monitor.srtt, self._engine, peer.slot, send, now)
+        self._write_sizes(peer, now)
 
     def _lose_path(self, peer: Peer, now: float) -> None:
         """No session: nothing to probe under, and nothing to send."""
         peer.session_since = None
         if peer.path is not None:
             peer.path = None
+            peer.pmtu.stop()
             self._engine.set_path(peer.slot, None, 0)
         if peer.monitor.state is not PathState.IDLE:
             peer.monitor.stop(now)
@@ -340,6 +368,7 @@ class PeerTable:
         """A session that is not used, or of no use: its keys go. The slot keeps its endpoint, so that the next frame waits for
         new keys, and asks for them, instead of being dropped."""
         peer.path = peer.session_since = None
+        peer.pmtu.stop()
         peer.monitor.stop(now)
         self._take_changes(peer, now)
         self.sessions.forget(peer.host)
@@ -350,6 +379,7 @@ class PeerTable:
             if body is not None:
                 self._engine.send_control(peer.slot, body, peer.monitor.endpoint)
             self._take_changes(peer, now)
+            self._tend_size(peer, now)
             if peer.monitor.state is PathState.DEAD and not peer.keep:
                 self._rest(peer, now)  # perhaps its end let these keys go: nobody would make others while we hold them
 
@@ -359,10 +389,11 @@ class PeerTable:
             changed = True
             if change.state is PathState.DEAD and peer.path is not None:
                 peer.path = None
+                peer.pmtu.stop()
                 self._engine.set_path(peer.slot, None, 0)
                 peer.asleep_until = now
             elif change.state is PathState.ALIVE and peer.path is None and change.endpoint is not None:
-                self._use_path(peer, change.endpoint)
+                self._use_path(peer, change.endpoint, now)
         if changed:
             self._events.paths_changed(now)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import DecodeError
-from meshd.forward.control import Bye, Echo, Pad, Probe, decode_control
+from meshd.forward.control import Control, Pad, decode_control
 from meshd.forward.decide import TableView, UnknownBudget, decide_inbound, decide_outbound, spends
 from meshd.forward.engine.interface import Upcalls, Verdict
 from meshd.forward.fdb import Fdb
@@ -31,7 +31,7 @@ class Noted:
     sights: dict[tuple[SegmentId, Mac], None] = field(default_factory=dict)
     wanted: dict[HostId, None] = field(default_factory=dict)
     confirmed: list[int] = field(default_factory=list)
-    controls: list[tuple[Peer, Probe | Echo | Bye, Endpoint, float]] = field(default_factory=list)
+    controls: list[tuple[Peer, Control, Endpoint, float]] = field(default_factory=list)
     handshakes: bool = False  # some came in: the sessions have something to say
 
     def __bool__(self) -> bool:

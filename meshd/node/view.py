@@ -15,7 +15,7 @@ from meshd.forward.path import PathState
 from meshd.gossip.requests import Connection
 from meshd.ids import HostId, format_mac, short_id
 from meshd.node.own import PROTOCOL_VERSION
-from meshd.node.peers import UDP_OVERHEAD, Peer
+from meshd.node.peers import Peer
 from meshd.views import ConnectionView, GossipView, LinkView, MacView, NodeView, PathView, PeerView, RouteView
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _connection(node: Node, row: Connection) -> ConnectionView:
     name, nickname = _name(node, row.host)
     encrypted = "encrypted" if node.mesh.suite.secret else "unencrypted"
     peer = node.peers.peers.get(row.host)
-    attributes = {"mtu": str(_path_mtu(node, peer))} if peer is not None and peer.path is not None else {}
+    attributes = {"mtu": str(_path_mtu(peer))} if peer is not None and peer.path is not None else {}
     return ConnectionView(
         address=row.address,
         outbound=row.outbound,
@@ -149,9 +149,8 @@ def _connection(node: Node, row: Connection) -> ConnectionView:
     )
 
 
-def _path_mtu(node: Node, peer: Peer) -> int:
-    family = 6 if peer.path is not None and ":" in peer.path.host else 4
-    return node.config.underlay_mtu - UDP_OVERHEAD[family] - SEALED_OVERHEAD
+def _path_mtu(peer: Peer) -> int:
+    return peer.sizes.datagram - SEALED_OVERHEAD if peer.sizes is not None else 0
 
 
 def _path(node: Node, host: HostId, now: float) -> PathView:
@@ -185,7 +184,7 @@ def _path(node: Node, host: HostId, now: float) -> PathView:
         endpoint=str(peer.path or seen.endpoint or ""),
         state="no session" if keypair is None else seen.state.value,
         reason=_reason(node, peer),
-        mtu=_path_mtu(node, peer) if peer.path is not None else 0,
+        mtu=_path_mtu(peer) if peer.path is not None else 0,
         rtt_ms=round(seen.srtt * 1000, 3) if seen.srtt is not None else None,
         loss=round(seen.loss, 4),
         since_s=round(now - seen.since, 1) if seen.since is not None else 0.0,

@@ -192,8 +192,20 @@ class Engine(Protocol):
 
     def drop_send_key(self, peer: SlotId) -> None: ...
 
-    def set_path(self, peer: SlotId, endpoint: Endpoint | None, max_datagram: int) -> None:
-        """Where this peer's datagrams go and how large they may be (UDP payload bytes); None: nowhere (drop NO_PATH)."""
+    def set_path(
+        self,
+        peer: SlotId,
+        endpoint: Endpoint | None,
+        max_datagram: int,
+        *,
+        aggregate_limit: int | None = None,
+        measured: bool = False,
+    ) -> None:
+        """Where this peer's datagrams go and how large they may be (UDP payload bytes); None: nowhere (drop NO_PATH).
+
+        `aggregate_limit`: how large those of several entries may be; None: AGGREGATE_LIMIT, or what the path takes if that is less.
+        `measured`: the size is found out, not a guess: senders of larger frames may be told (ICMP).
+        """
         ...
 
     def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes) -> None: ...

@@ -75,13 +75,22 @@ class PythonEngine:
         self._outbound.flush()
         self._peer(peer).send_key = None
 
-    def set_path(self, peer: SlotId, endpoint: Endpoint | None, max_datagram: int) -> None:
+    def set_path(
+        self,
+        peer: SlotId,
+        endpoint: Endpoint | None,
+        max_datagram: int,
+        *,
+        aggregate_limit: int | None = None,
+        measured: bool = False,
+    ) -> None:
         state = self._peer(peer)
         state.path_set = True
         state.endpoint = endpoint
         state.port = None if endpoint is None else self._outbound.port_for(endpoint)
         state.max_datagram = max_datagram
-        state.aggregate_limit = min(AGGREGATE_LIMIT, max_datagram)
+        state.aggregate_limit = min(AGGREGATE_LIMIT if aggregate_limit is None else aggregate_limit, max_datagram)
+        state.measured = measured
         self._outbound.release(state, self._now)
 
     def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes) -> None:

@@ -89,6 +89,7 @@ class Peer:
         "counters",
         "endpoint",
         "max_datagram",
+        "measured",
         "outbox",
         "outbox_size",
         "outbox_total",
@@ -109,6 +110,7 @@ class Peer:
         self.endpoint: Endpoint | None = None
         self.port: DatagramPort | None = None
         self.max_datagram = 0
+        self.measured = False  # that is known, not guessed
         # small frames of this wake-up, not sealed yet
         self.aggregate: list[bytes] = []
         self.aggregate_limit = AGGREGATE_LIMIT  # less where the path takes less
