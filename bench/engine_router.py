@@ -16,7 +16,7 @@ import uvloop
 
 from meshd.capture.tap import open_tap
 from meshd.crypto.aead import Suite
-from meshd.forward.engine.interface import DatagramPort, Engine, Verdict
+from meshd.forward.engine.interface import DatagramPort, Engine, Inspected, Verdict
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.slots import FIRST_PEER, FLOOD, LOCAL
 from meshd.ids import Endpoint, Mac, SegmentId, ShortId, SlotId, is_multicast
@@ -41,6 +41,12 @@ class OnePeer:
 
     def __init__(self, origin: ShortId) -> None:
         self.origin = origin
+
+    def group_members(self, segment: SegmentId, group: Mac, now: float) -> Sequence[SlotId] | None:
+        return None
+
+    def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
+        return Inspected()
 
     def session_wanted(self, peer: SlotId, now: float) -> None: ...
 

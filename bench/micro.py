@@ -23,7 +23,7 @@ from meshd.crypto.wire import LivenessCounter
 from meshd.drops import DropCounters, DropReason
 from meshd.forward.checksum import ipv4_header_checksum
 from meshd.forward.engine.asking import Asking
-from meshd.forward.engine.interface import Buffer, Verdict
+from meshd.forward.engine.interface import Buffer, Inspected, Verdict
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.engine.tables import Peer
 from meshd.forward.slots import FIRST_PEER, LOCAL
@@ -54,6 +54,12 @@ class Upcalls:
 
     def flood_children(self, origin: ShortId, now: float) -> Sequence[SlotId] | None:
         return None
+
+    def group_members(self, segment: SegmentId, group: Mac, now: float) -> Sequence[SlotId] | None:
+        return None
+
+    def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
+        return Inspected()
 
     def session_wanted(self, peer: SlotId, now: float) -> None: ...
 

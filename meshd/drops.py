@@ -69,6 +69,8 @@ class DropReason(enum.IntEnum):
     RECORD_QUOTA = 45
     STALE_RECORD = 46  # of an epoch that is over
     FORWARD_LOOP = 47  # a redirected frame would be redirected again
+    # groups
+    NO_MEMBERS = 48  # to a group that no container of another host has joined
 
 
 class DropCounters:

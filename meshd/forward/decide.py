@@ -28,7 +28,8 @@ from meshd.errors import LocalProtocolError
 from meshd.forward.budget import BucketTable
 from meshd.forward.engine.interface import Verdict
 from meshd.forward.fdb import Fdb
-from meshd.forward.slots import FLOOD, LOCAL, PeerSlots, drop_slot
+from meshd.forward.groups import is_joinable
+from meshd.forward.slots import FLOOD, GROUP, LOCAL, PeerSlots, drop_slot
 from meshd.ids import HostId, Mac, SegmentId, SlotId, is_multicast
 
 __all__ = [
@@ -77,14 +78,14 @@ class Tables(Protocol):
 
 
 def decide_outbound(segment: SegmentId, source: Mac, destination: Mac, tables: Tables) -> Verdict:
-    """For a frame captured here: a peer's slot, FLOOD, or a drop slot. Never raises."""
+    """For a frame captured here: a peer's slot, FLOOD, GROUP, or a drop slot. Never raises."""
     refused = _refuse(segment, source, destination)
     if refused is not None:
         return refused
     if tables.frozen(segment, source) and tables.owner(segment, source) not in (None, tables.self_id):
         return _drop(DropReason.MAC_FROZEN)  # two places have it: only the owner's is heard, or a loop would go on
     if is_multicast(destination):
-        return Verdict(FLOOD)
+        return Verdict(GROUP if is_joinable(destination) else FLOOD)
     owner = tables.owner(segment, destination)
     if owner == tables.self_id:
         return _drop(DropReason.LOCAL)

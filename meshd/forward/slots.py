@@ -1,9 +1,10 @@
 """Slots: where flows point. One integer names a destination; what changes below it never voids a flow.
 
 The first few numbers are fixed so that both engines and the tests can name them: `LOCAL` (the bridge has it, or deliver to the
-bridge), `FLOOD` (this host's own flood tree), and one slot for each drop reason. Peers get a number from `FIRST_PEER` up at the
-first need and keep it as long as the process lives: session keys, endpoint, path and MTU of a peer are written *into* its slot
-(`Engine.set_send_key`, `Engine.set_path`), so a rekey or a roaming peer leaves every cached flow as it is.
+bridge), `FLOOD` (this host's own flood tree), `GROUP` (the hosts that joined the group), and one slot for each drop reason. Peers
+get a number from `FIRST_PEER` up at the first need and keep it as long as the process lives: session keys, endpoint, path and MTU
+of a peer are written *into* its slot (`Engine.set_send_key`, `Engine.set_path`), so a rekey or a roaming peer leaves every cached
+flow as it is.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
 from meshd.ids import HostId, SlotId
 
-__all__ = ["FIRST_PEER", "FLOOD", "LOCAL", "MAX_PEERS", "PeerSlots", "drop_slot", "slot_drop_reason"]
+__all__ = ["FIRST_PEER", "FLOOD", "GROUP", "LOCAL", "MAX_PEERS", "PeerSlots", "drop_slot", "slot_drop_reason"]
 
 LOCAL = SlotId(0)
 FLOOD = SlotId(1)
+GROUP = SlotId(255)
 _FIRST_DROP = 2
 FIRST_PEER = SlotId(256)
 MAX_PEERS = 4096  # hosts that one process ever sends to; the design is sound at 1000
@@ -28,7 +30,7 @@ def drop_slot(reason: DropReason) -> SlotId:
 
 def slot_drop_reason(slot: SlotId) -> DropReason | None:
     """The reason behind a drop slot, None for every other slot."""
-    return DropReason(slot - _FIRST_DROP) if _FIRST_DROP <= slot < FIRST_PEER else None
+    return DropReason(slot - _FIRST_DROP) if _FIRST_DROP <= slot < GROUP else None
 
 
 class PeerSlots:

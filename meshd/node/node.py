@@ -29,6 +29,7 @@ from meshd.gossip.overlay import choose_neighbours
 from meshd.gossip.store import Changed, OwnLogAhead
 from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, format_mac, peer_label, short_id
 from meshd.node.directory import Directory
+from meshd.node.layer2 import Layer2
 from meshd.node.links import LinkTable
 from meshd.node.memory import HostMemory
 from meshd.node.notices import Notices
@@ -121,11 +122,13 @@ class Node:
             drops=self.drops,
             rekey_s=config.rekey_interval_s,
         )
+        self.layer2 = Layer2(self_id=self.host_id, directory=self.directory, drops=self.drops)
         upcalls = EngineUpcalls(
             self_id=self.host_id,
             peers=self.peers,
             fdb=self.directory.fdb,
             children=self._flood_children,
+            layer2=self.layer2,
             drops=self.drops,
         )
         self._upcalls = upcalls

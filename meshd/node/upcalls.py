@@ -13,9 +13,10 @@ from meshd.drops import DropCounters, DropReason
 from meshd.errors import DecodeError
 from meshd.forward.control import Control, Pad, decode_control
 from meshd.forward.decide import TableView, UnknownBudget, decide_inbound, decide_outbound, spends
-from meshd.forward.engine.interface import Upcalls, Verdict
+from meshd.forward.engine.interface import Inspected, Upcalls, Verdict
 from meshd.forward.fdb import Fdb
 from meshd.ids import Endpoint, HostId, Mac, SegmentId, ShortId, SlotId, is_multicast
+from meshd.node.layer2 import Layer2
 from meshd.node.peers import Peer, PeerTable
 
 __all__ = ["EngineUpcalls", "Noted"]
@@ -48,12 +49,14 @@ class EngineUpcalls(Upcalls):
         peers: PeerTable,
         fdb: Fdb,
         children: Callable[[ShortId], Collection[HostId] | None],
+        layer2: Layer2,
         drops: DropCounters,
     ) -> None:
         self._self = self_id
         self._peers = peers
         self._fdb = fdb
         self._children = children
+        self._layer2 = layer2
         self._drops = drops
         self._budget = UnknownBudget()
         self.noted = Noted()
@@ -85,6 +88,12 @@ class EngineUpcalls(Upcalls):
         if children is None:
             return None
         return [peer.slot for host in children if (peer := self._peers.admit(host)) is not None]
+
+    def group_members(self, segment: SegmentId, group: Mac, now: float) -> Sequence[SlotId] | None:
+        return None
+
+    def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
+        return self._layer2.inspect(segment, frame, now)
 
     def session_wanted(self, peer: SlotId, now: float) -> None:
         self.noted.wanted[self._peers.slots.peer(peer)] = None

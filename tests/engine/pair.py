@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from meshd.crypto.aead import Suite
-from meshd.forward.engine.interface import Engine, Verdict
+from meshd.forward.engine.interface import Engine, Inspected, Verdict
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.slots import FIRST_PEER, LOCAL
 from meshd.ids import Endpoint, Mac, SegmentId, ShortId, SlotId
@@ -34,6 +34,10 @@ class ScriptedUpcalls:
     asked_outbound: list[tuple[Mac, Mac]] = field(default_factory=list)
     asked_inbound: list[tuple[SlotId, Mac, Mac]] = field(default_factory=list)
     asked_children: list[ShortId] = field(default_factory=list)
+    members: dict[bytes, list[SlotId] | None] = field(default_factory=dict)
+    inspected: Inspected = Inspected()  # noqa: RUF009
+    asked_members: list[Mac] = field(default_factory=list)
+    asked_inspect: list[bytes] = field(default_factory=list)
     wanted: list[SlotId] = field(default_factory=list)
     confirmed: list[int] = field(default_factory=list)
     handshakes: list[tuple[bytes, Endpoint]] = field(default_factory=list)
@@ -50,6 +54,14 @@ class ScriptedUpcalls:
     def flood_children(self, origin: ShortId, now: float) -> Sequence[SlotId] | None:
         self.asked_children.append(origin)
         return self.children.get(origin)
+
+    def group_members(self, segment: SegmentId, group: Mac, now: float) -> Sequence[SlotId] | None:
+        self.asked_members.append(group)
+        return self.members.get(group)
+
+    def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
+        self.asked_inspect.append(bytes(frame))
+        return self.inspected
 
     def session_wanted(self, peer: SlotId, now: float) -> None:
         self.wanted.append(peer)

@@ -21,7 +21,7 @@ from meshd.forward.decide import (
 )
 from meshd.forward.engine.interface import Verdict
 from meshd.forward.fdb import MAX_MOVES, ClaimKind, Fdb
-from meshd.forward.slots import FIRST_PEER, FLOOD, LOCAL, MAX_PEERS, PeerSlots, drop_slot, slot_drop_reason
+from meshd.forward.slots import FIRST_PEER, FLOOD, GROUP, LOCAL, MAX_PEERS, PeerSlots, drop_slot, slot_drop_reason
 from meshd.ids import BROADCAST_MAC, HostId, Mac, SegmentId, SlotId
 
 US, PEER, THIRD = (HostId(bytes([n]) * 16) for n in (1, 2, 3))
@@ -102,6 +102,10 @@ OUTBOUND: list[tuple[str, Mac, Mac, Verdict]] = [
     ("broadcast", OURS, BROADCAST_MAC, Verdict(FLOOD)),
     ("IPv4 multicast", OURS, MULTICAST, Verdict(FLOOD)),
     ("IPv6 multicast", OURS, ND, Verdict(FLOOD)),
+    ("a group that hosts join", OURS, mac("01:00:5e:01:02:03"), Verdict(GROUP)),
+    ("an IPv6 group that hosts join", OURS, mac("33:33:00:01:00:03"), Verdict(GROUP)),
+    ("solicited node", OURS, mac("33:33:ff:01:02:03"), Verdict(FLOOD)),
+    ("MPLS multicast", OURS, mac("01:00:5e:80:00:01"), Verdict(FLOOD)),
     ("unknown destination", OURS, UNKNOWN, Verdict(FLOOD, cached=False)),
     ("unknown to unknown", UNKNOWN, UNKNOWN, Verdict(FLOOD, cached=False)),
     ("unknown source", UNKNOWN, PEERS, Verdict(PEER_SLOT)),

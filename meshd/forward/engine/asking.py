@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 from meshd.drops import DropCounters, DropReason
 from meshd.forward.budget import BucketTable, TokenBucket
-from meshd.forward.engine.interface import Upcalls
+from meshd.forward.engine.interface import Inspected, Upcalls
 from meshd.forward.engine.tables import Flow, FlowTable, Peer
 from meshd.forward.slots import FIRST_PEER
 from meshd.ids import Mac, SegmentId, ShortId, SlotId
 
-__all__ = ["MAX_TREES", "Asking", "InboundKey"]
+__all__ = ["MAX_GROUPS", "MAX_TREES", "Asking", "InboundKey"]
 
 UPCALL_RATE = 1000.0  # a second, for each source MAC and each peer
 UPCALL_BURST = 200.0
@@ -25,6 +25,7 @@ ALL_UPCALLS_RATE = 5000.0  # an upcall takes some 20 µs: a tenth of a core
 ALL_UPCALLS_BURST = 2000.0
 MAX_UPCALL_SOURCES = 4096
 MAX_TREES = 4096
+MAX_GROUPS = 4096
 SESSION_WANTED_EVERY = 0.1  # seconds, a peer
 
 SEGMENT = SegmentId(0)  # the only one known today
@@ -41,6 +42,7 @@ class Asking:
         self._drops = drops
         self._peer = peer
         self._trees: OrderedDict[ShortId, list[Peer]] = OrderedDict()
+        self._groups: OrderedDict[bytes, list[Peer] | None] = OrderedDict()
         self._by_source: BucketTable[bytes] = BucketTable(UPCALL_RATE, UPCALL_BURST, MAX_UPCALL_SOURCES)
         self._by_peer: BucketTable[SlotId] = BucketTable(UPCALL_RATE, UPCALL_BURST, MAX_UPCALL_SOURCES)
         self._all = TokenBucket(ALL_UPCALLS_RATE, ALL_UPCALLS_BURST)
@@ -97,6 +99,26 @@ class Asking:
         tree = self._trees[origin] = [self._peer(slot) for slot in slots]
         return tree
 
+    def members(self, group: bytes, now: float) -> list[Peer] | None:
+        """The peers that get this group's frames; None: the flood tree. Not limited: the flow that leads here was."""
+        if group in self._groups:
+            return self._groups[group]
+        slots = self.upcalls.group_members(SEGMENT, Mac(group), now)
+        if len(self._groups) >= MAX_GROUPS:
+            self._groups.popitem(last=False)
+        members = self._groups[group] = None if slots is None else [self._peer(slot) for slot in slots]
+        return members
+
+    def inspect(self, frame: memoryview, now: float) -> Inspected | None:
+        """What the node says to a captured frame; None: over the limit, counted."""
+        if not (self._by_source.take(bytes(frame[6:12]), now) and self._all.take(now)):
+            self._drops.add(DropReason.UPCALL_OVERLOAD)
+            return None
+        return self.upcalls.inspect(SEGMENT, frame, now)
+
+    def peers(self, slots: Sequence[SlotId]) -> list[Peer]:
+        return [self._peer(slot) for slot in slots]
+
     def session(self, peer: Peer, now: float) -> None:
         """Frames wait for a session with this peer: say so, but not for each of them."""
         if now - peer.wanted_at >= SESSION_WANTED_EVERY:
@@ -105,6 +127,9 @@ class Asking:
 
     def void_trees(self) -> None:
         self._trees.clear()
+
+    def void_groups(self) -> None:
+        self._groups.clear()
 
     def void_flows(self, mac: Mac | None) -> int:
         if mac is None:

@@ -305,6 +305,12 @@ class Inbound:
         except OSError as error:
             self._drops.add(DropReason.BAD_FRAME if error.errno == EINVAL else DropReason.TAP_DOWN)
 
+    def send_frame(self, frame: bytes) -> bool:
+        """A frame of this host's own. No series is open: nothing is received at the same time."""
+        before = self._drops[DropReason.TAP_DOWN]
+        self._write((PLAIN_VNET, frame))
+        return self._drops[DropReason.TAP_DOWN] == before
+
     def flush(self) -> None:
         """The end of a wake-up: everything is written or sent."""
         self._end_series()

@@ -7,7 +7,7 @@ asks through `Upcalls`, synchronously, once for each flow. It holds no policy, n
 Packet order, outbound:
   1. read (vnet_hdr 10 B + frame, up to 64 KB of one TCP flow)          drop: BAD_FRAME
   2. flow lookup by (segment, destination MAC, source MAC)              miss: Upcalls.decide_outbound
-  3. slot: drop reason | LOCAL | peer | flood tree
+  3. slot: drop reason | LOCAL | peer | flood tree | group               ARP, ND, IGMP, MLD to a group: Upcalls.inspect
   4. segment to the path's size; aggregate small frames for one peer    drop: TOO_BIG
   5. seal each datagram under the slot's send key, counter + 1          no key yet: wait (64 frames a peer), Upcalls.session_wanted
   6. send: equal sizes in one UDP_SEGMENT call                          drop: SEND_FAILED, QUEUE_FULL, NO_PATH
@@ -39,6 +39,7 @@ __all__ = [
     "Engine",
     "FlowView",
     "FramePort",
+    "Inspected",
     "Mirror",
     "PeerCounters",
     "Received",
@@ -58,6 +59,14 @@ class Verdict(NamedTuple):
 
     slot: SlotId
     cached: bool = True
+
+
+class Inspected(NamedTuple):
+    """What becomes of a captured frame that the node has read itself."""
+
+    forward: bool = True  # where its flow leads
+    reply: bytes = b""  # a frame for the port that it came from
+    peers: Sequence[SlotId] = ()  # hosts that it goes to instead, as a plain frame
 
 
 # One read from a datagram port: (data, segment_size, source, overflow). `data` holds datagrams of `segment_size` bytes each, the
@@ -157,6 +166,14 @@ class Upcalls(Protocol):
         """This host's children (peers' slots) in the origin's flood tree; None: unknown origin. Cached until void_trees."""
         ...
 
+    def group_members(self, segment: SegmentId, group: Mac, now: float) -> Sequence[SlotId] | None:
+        """The peers that get frames for this group, each as a plain frame; None: the flood tree. Cached until void_groups."""
+        ...
+
+    def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
+        """A captured frame to a group address whose kind the node reads (`forward.inspect.is_inspected`)."""
+        ...
+
     def session_wanted(self, peer: SlotId, now: float) -> None:
         """Frames wait for a session with this peer."""
         ...
@@ -220,7 +237,15 @@ class Engine(Protocol):
         """The topology changed: ask for flood children again."""
         ...
 
+    def void_groups(self) -> None:
+        """Memberships changed: ask for group members again."""
+        ...
+
     # what the node sends itself
+    def send_frame(self, frame: bytes) -> bool:
+        """Write a frame of the node's own to the frame port; False, counted, when it cannot be."""
+        ...
+
     def send_control(self, peer: SlotId, body: bytes, endpoint: Endpoint | None = None) -> bool:
         """Seal one entry of kind 1, alone in its datagram, and send it at once, to `endpoint` instead of the path if given."""
         ...

@@ -2,7 +2,7 @@
 
   1. capture: vnet header and frame in one buffer; runts, giants and headers that lie go        BAD_FRAME
   2. flow lookup by destination and source MAC                                                  UPCALL_OVERLOAD
-  3. the slot: a drop reason, a peer, this host's flood tree                                    (that reason), NO_PATH
+  3. the slot: a drop reason, a peer, this host's flood tree, a group (several.py)              (that reason), NO_PATH
   4. a peer without a key: the frame waits as it was captured                                   NO_SESSION
   5. a super-frame is cut, each segment sealed alone, up to 64 of them sent in one call         TOO_BIG, KEY_EXPIRED
   6. any other frame: the checksum is vouched for or completed; small ones are aggregated
@@ -21,6 +21,7 @@ from meshd.drops import DropCounters, DropReason
 from meshd.forward.checksum import complete_checksum
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Buffer, DatagramPort, Mirror
+from meshd.forward.engine.several import Several
 from meshd.forward.engine.tables import (
     AGGREGATE_LIMIT,
     MAX_KEY_DATAGRAMS,
@@ -43,7 +44,7 @@ from meshd.forward.ethernet import ETHERNET_SIZE, TCP, Headers, parse_headers
 from meshd.forward.floods import FLOOD_TTL
 from meshd.forward.header import DATA_OVERHEAD, NONCE_PREFIX, counter_run
 from meshd.forward.segmentation import segment_count, segments
-from meshd.forward.slots import FLOOD, LOCAL, slot_drop_reason
+from meshd.forward.slots import FLOOD, GROUP, LOCAL, slot_drop_reason
 from meshd.forward.vnet import GSO_ECN, GSO_NONE, NEEDS_CSUM, VNET_SIZE, Vnet, decode_vnet, gso_kind
 from meshd.ids import Endpoint, ShortId
 
@@ -74,6 +75,7 @@ class Outbound:
         self._boot = boot
         self._sequence = 0
         self.mirror: Mirror | None = None
+        self.several = Several(asking, drops, self._to_peer, self._to_tree)
         self._busy: list[Peer] = []  # peers with an aggregate or an outbox, in order of first use
 
     # 1–3: capture, flow, slot
@@ -94,8 +96,8 @@ class Outbound:
             self.mirror(False, flow.slot, data[VNET_SIZE:])
         if flow.peer is not None:
             self._to_peer(flow.peer, data, now)
-        elif flow.slot == FLOOD:
-            self._to_tree(data, now)
+        elif flow.slot in (FLOOD, GROUP):
+            self.several.capture(flow.slot, data, now)
         else:
             reason = DropReason.LOCAL if flow.slot == LOCAL else slot_drop_reason(flow.slot)
             self._drops.add(reason or DropReason.NO_PATH)

@@ -54,6 +54,7 @@ class PythonEngine:
         self._asking = Asking(upcalls, self.drops, self._peer)
         self._outbound = Outbound(self._asking, self.drops, ports, origin, boot & 0xFFFFFFFF)
         self._inbound = Inbound(self._asking, self.drops, self._keys, self._outbound, frames, origin)
+        self._outbound.several.reply = self._inbound.send_frame
 
     # tables
 
@@ -110,7 +111,13 @@ class PythonEngine:
     def void_trees(self) -> None:
         self._asking.void_trees()
 
+    def void_groups(self) -> None:
+        self._asking.void_groups()
+
     # what the node sends itself
+
+    def send_frame(self, frame: bytes) -> bool:
+        return self._inbound.send_frame(frame)
 
     def send_control(self, peer: SlotId, body: bytes, endpoint: Endpoint | None = None) -> bool:
         return self._outbound.control(self._peer(peer), body, endpoint)
