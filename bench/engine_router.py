@@ -19,7 +19,7 @@ from meshd.crypto.aead import Suite
 from meshd.forward.engine.interface import DatagramPort, Engine, Inspected, Verdict
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.slots import FIRST_PEER, FLOOD, LOCAL
-from meshd.ids import Endpoint, Mac, SegmentId, ShortId, SlotId, is_multicast
+from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId, is_multicast
 from meshd.net.udp import open_udp_port
 
 PORT = 6783
@@ -52,11 +52,14 @@ class OnePeer:
 
     def key_confirmed(self, index: int, now: float) -> None: ...
 
-    def receive_handshake(self, data: memoryview, source: Endpoint, now: float) -> None: ...
+    def receive_handshake(self, data: memoryview, source: Address, now: float) -> None: ...
 
     def receive_control(
-        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Endpoint, now: float
+        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Address, now: float, *, newest: bool
     ) -> None: ...
+
+    def relay_next(self, destination: ShortId, now: float) -> SlotId | None:
+        return None
 
 
 def pump(engine: Engine, port: DatagramPort | None) -> Callable[[], None]:

@@ -29,7 +29,7 @@ from meshd.forward.engine.tables import Peer
 from meshd.forward.slots import FIRST_PEER, LOCAL
 from meshd.gossip.records import Batch, Record, sign_record, verify_record
 from meshd.gossip.store import Store
-from meshd.ids import Endpoint, Mac, SegmentId, ShortId, SlotId
+from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId
 
 REPEATS = 7
 SEGMENT_PAYLOAD = 1320  # MTU 1372 less the headers of IPv4 and of TCP with time stamps
@@ -65,11 +65,14 @@ class Upcalls:
 
     def key_confirmed(self, index: int, now: float) -> None: ...
 
-    def receive_handshake(self, data: memoryview, source: Endpoint, now: float) -> None: ...
+    def receive_handshake(self, data: memoryview, source: Address, now: float) -> None: ...
 
     def receive_control(
-        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Endpoint, now: float
+        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Address, now: float, *, newest: bool
     ) -> None: ...
+
+    def relay_next(self, destination: ShortId, now: float) -> SlotId | None:
+        return None
 
 
 class Frames:

@@ -71,6 +71,10 @@ class DropReason(enum.IntEnum):
     FORWARD_LOOP = 47  # a redirected frame would be redirected again
     # groups
     NO_MEMBERS = 48  # to a group that no container of another host has joined
+    # relays
+    RELAY_NO_ROUTE = 49  # no way leads to the host that a relayed datagram is for
+    RELAY_LOOP = 50  # it would go back to where it came from
+    RELAY_TTL = 51  # it has passed too many hosts
 
 
 class DropCounters:

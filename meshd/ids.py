@@ -15,10 +15,12 @@ __all__ = [
     "DEFAULT_PORT",
     "HOST_ID_SIZE",
     "SHORT_ID_SIZE",
+    "Address",
     "Endpoint",
     "HostId",
     "LinkId",
     "Mac",
+    "Relayed",
     "SegmentId",
     "ShortId",
     "SlotId",
@@ -54,6 +56,21 @@ class Endpoint(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Relayed(NamedTuple):
+    """Where datagrams go that other hosts pass on: to the host of this short id, whatever the way.
+
+    Stands where an endpoint stands.
+    """
+
+    peer: ShortId
+
+    def __str__(self) -> str:
+        return f"relayed to {self.peer.hex()}"
+
+
+Address = Endpoint | Relayed
 
 
 def parse_endpoint(text: str) -> Endpoint:

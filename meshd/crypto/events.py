@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from meshd.crypto.aead import Suite
 from meshd.crypto.session import KeyPair
-from meshd.ids import Endpoint, HostId
+from meshd.ids import Address, HostId
 
 __all__ = [
     "Event",
@@ -46,6 +46,7 @@ class ReceiveKeyAdded:
     peer: HostId
     suite: Suite
     key: bytes = field(repr=False)
+    relay_key: bytes = field(repr=False)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ class SendKeyChanged:
     peer: HostId
     suite: Suite
     key: bytes = field(repr=False)
+    relay_key: bytes = field(repr=False)
     remote_index: int
 
 
@@ -77,7 +79,7 @@ class SessionReady:
 
     peer: HostId
     keypair: KeyPair
-    endpoint: Endpoint
+    endpoint: Address
     remote_static: bytes
     remote_identity: bytes | None
     first: bool
@@ -96,7 +98,7 @@ class HandshakeFailed:
     """Given up: a handshake with a peer (`peer`), or a bootstrap towards an address (`peer` None, `endpoint` given)."""
 
     peer: HostId | None
-    endpoint: Endpoint | None
+    endpoint: Address | None
     reason: FailReason
 
 

@@ -6,9 +6,9 @@ given up.
        │ └── not confirmed in half_open_s ──┐
        └── answer to XX (type 6) ────► CONFIRMING ── first datagram under the key ──► done
 
-Each try is a fresh handshake (ephemeral key, index, liveness) to the next endpoint of the list; an answer to an earlier try
-comes too late. After a type 6 it is the same type 7 that is repeated, since nothing but a datagram under the new key tells that
-it has arrived.
+Each try is a fresh handshake (ephemeral key, index, liveness) to the next endpoint of the list, every second one through relays
+where there are some; an answer to an earlier try comes too late. After a type 6 it is the same type 7 that is repeated, since
+nothing but a datagram under the new key tells that it has arrived.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from meshd.crypto.table import Peer, SessionTable, SessionTimers, Timer
 from meshd.crypto.wire import Liveness, Message, Rejected
 from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
-from meshd.ids import Endpoint, HostId
+from meshd.ids import Address, Endpoint, HostId, Relayed
 
 __all__ = ["MAX_BOOTSTRAPS", "MAX_ENDPOINTS", "Attempt", "Outgoing"]
 
 MAX_BOOTSTRAPS = 256  # addresses asked at once
 MAX_ENDPOINTS = 16  # tried of one peer; they come from its record, so from outside
 
-Send = Callable[[bytes, Endpoint], None]
+Send = Callable[[bytes, Address], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +40,7 @@ class Attempt:
 
     peer: HostId | None
     static: bytes | None
-    endpoints: tuple[Endpoint, ...]
+    endpoints: tuple[Address, ...]
     started_at: float
     tries: int = 0
     machine: Initiator | None = None
@@ -51,7 +51,25 @@ class Attempt:
     @property
     def target(self) -> HostId | Endpoint:
         """Its name: an attempt has a peer or exactly one endpoint."""
-        return self.endpoints[0] if self.peer is None else self.peer
+        if self.peer is not None:
+            return self.peer
+        (endpoint,) = self.endpoints
+        if isinstance(endpoint, Relayed):
+            raise LocalProtocolError("only a known peer is reached through relays")
+        return endpoint
+
+    def turn(self) -> Address:
+        """Where the next try goes: whoever has ways through relays beside endpoints takes the two in turns, for one of them may be
+        open in one direction only, and the list of endpoints may be long."""
+        relayed = [address for address in self.endpoints if isinstance(address, Relayed)]
+        direct = [address for address in self.endpoints if isinstance(address, Endpoint)]
+        if not relayed or not direct:
+            return self.endpoints[self.tries % len(self.endpoints)]
+        ways: tuple[list[Relayed] | list[Endpoint], ...] = (direct, relayed)
+        if self.endpoints[0] in relayed:
+            ways = (relayed, direct)
+        way = ways[self.tries % 2]
+        return way[self.tries // 2 % len(way)]
 
 
 class Outgoing:
@@ -111,7 +129,7 @@ class Outgoing:
         if attempt.finish is not None and now >= attempt.finish_since + self._timing.half_open_s:
             self._confirming.pop(attempt.finish_index, None)
             attempt.finish = None  # the responder has forgotten us by now: from the beginning
-        endpoint = attempt.endpoints[attempt.tries % len(attempt.endpoints)]
+        endpoint = attempt.turn()
         try:
             message = attempt.finish if attempt.finish is not None else self._first_message(attempt)
         except Rejected as rejected:

@@ -25,12 +25,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from meshd.crypto.meshkey import hkdf
 from meshd.errors import LocalProtocolError
 
-__all__ = ["KEYS_PER_PEER", "LARGE_DATAGRAM", "Change", "KeyPair", "KeySlots", "Timing"]
+__all__ = ["KEYS_PER_PEER", "LARGE_DATAGRAM", "Change", "KeyPair", "KeySlots", "Timing", "relay_key"]
 
 KEYS_PER_PEER = 5
 LARGE_DATAGRAM = 2048  # bytes
+
+
+def relay_key(key: bytes) -> bytes:
+    """The key of one hop's relay layer, from the session key of the same direction: its counters share no nonce with type 4."""
+    return hkdf(key, b"meshd relay v1")
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from meshd.crypto.timers import Timers
 from meshd.crypto.wire import Liveness, Message, MessageType, Rejected
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import LocalProtocolError
-from meshd.ids import Endpoint, HostId
+from meshd.ids import Address, Endpoint, HostId
 
 __all__ = ["MAX_HALF_OPEN", "MAX_LIVENESSES", "MAX_OUTBOX", "SEEN_BOOTSTRAPS", "Sessions"]
 
@@ -69,7 +69,7 @@ class Sessions:
         self._lookup = lookup
         self._sealed = sealed
         self._drops = drops
-        self._outbox: list[tuple[bytes, Endpoint]] = []
+        self._outbox: list[tuple[bytes, Address]] = []
         self._half_open = 0
         self._heard: OrderedDict[HostId, Liveness] = OrderedDict()
         self._seen: OrderedDict[bytes, DropReason] = OrderedDict()  # ephemeral key of a type 5 -> what a copy of it is
@@ -97,7 +97,7 @@ class Sessions:
 
     # what the owner wants
 
-    def connect(self, peer: HostId, static: bytes, endpoints: Sequence[Endpoint], now: float) -> None:
+    def connect(self, peer: HostId, static: bytes, endpoints: Sequence[Address], now: float) -> None:
         """See that there is a session with this peer; while there is one, only take note of key and endpoints."""
         if peer == self._own:
             raise LocalProtocolError("a session with ourselves")
@@ -141,7 +141,7 @@ class Sessions:
 
     # what comes in
 
-    def receive(self, datagram: Buffer, source: Endpoint, now: float) -> DropReason | None:
+    def receive(self, datagram: Buffer, source: Address, now: float) -> DropReason | None:
         """One datagram of a handshake type (borrowed until the return). Returns, and has counted, why it was dropped."""
         try:
             message = self._context.read(datagram)
@@ -201,7 +201,7 @@ class Sessions:
         events = self._table.events
         return events.popleft() if events else None
 
-    def poll_transmit(self) -> list[tuple[bytes, Endpoint]]:
+    def poll_transmit(self) -> list[tuple[bytes, Address]]:
         """The datagrams to send now, after the events that came before them."""
         outbox, self._outbox = self._outbox, []
         return outbox
@@ -216,7 +216,7 @@ class Sessions:
 
     # receiving, by type
 
-    def _receive_init(self, message: Message, source: Endpoint, now: float) -> None:
+    def _receive_init(self, message: Message, source: Address, now: float) -> None:
         responder = Responder(self._context, allocate=self._table.free_index, authorize=self._authorize)
         reply = responder.receive(message)
         established = responder.established
@@ -242,7 +242,7 @@ class Sessions:
             return DropReason.STALE_HANDSHAKE
         return None if self._table.has_room(peer) else DropReason.TABLE_FULL
 
-    def _receive_bootstrap(self, message: Message, source: Endpoint, now: float) -> None:
+    def _receive_bootstrap(self, message: Message, source: Address, now: float) -> None:
         ephemeral = message.noise[:DH_SIZE]
         if ephemeral in self._seen:
             raise Rejected(self._seen[ephemeral])
@@ -258,7 +258,7 @@ class Sessions:
         self._timers.set((Timer.HALF_OPEN, responder.index), now + self._timing.half_open_s)
         self._send(reply, source)
 
-    def _receive_finish(self, message: Message, source: Endpoint, now: float) -> None:
+    def _receive_finish(self, message: Message, source: Address, now: float) -> None:
         responder = self._table.indices.get(message.receiver)
         if not isinstance(responder, Responder):
             raise Rejected(DropReason.UNEXPECTED_HANDSHAKE)
@@ -271,7 +271,7 @@ class Sessions:
         del self._table.indices[responder.index]
         self._install(self._peer_of_identity(established), established, source, now, may_send=True)
 
-    def _receive_answer(self, message: Message, source: Endpoint, now: float) -> None:
+    def _receive_answer(self, message: Message, source: Address, now: float) -> None:
         attempt = self._table.indices.get(message.receiver)
         if not isinstance(attempt, Attempt):
             raise Rejected(DropReason.UNEXPECTED_HANDSHAKE)
@@ -296,7 +296,7 @@ class Sessions:
             raise Rejected(DropReason.REFLECTED)  # a clone: another host with our identity file
         return self._table.peer(peer, established.remote_static)
 
-    def _install(self, peer: Peer, keys: Established, source: Endpoint, now: float, *, may_send: bool) -> None:
+    def _install(self, peer: Peer, keys: Established, source: Address, now: float, *, may_send: bool) -> None:
         self._table.install(peer, keys, source, now, may_send=may_send)
         if not self._polling:
             self._polling = True
@@ -323,7 +323,7 @@ class Sessions:
 
     # bookkeeping
 
-    def _send(self, datagram: bytes, endpoint: Endpoint) -> None:
+    def _send(self, datagram: bytes, endpoint: Address) -> None:
         if len(self._outbox) >= MAX_OUTBOX:
             self._drops.add(DropReason.QUEUE_FULL)
             return

@@ -26,11 +26,11 @@ from meshd.crypto.events import (
 )
 from meshd.crypto.handshake import Established
 from meshd.crypto.noise import Entropy
-from meshd.crypto.session import Change, KeyPair, KeySlots, Timing
+from meshd.crypto.session import Change, KeyPair, KeySlots, Timing, relay_key
 from meshd.crypto.timers import Timers
 from meshd.crypto.wire import Rejected
 from meshd.drops import DropReason
-from meshd.ids import Endpoint, HostId
+from meshd.ids import Address, Endpoint, HostId
 
 __all__ = ["MAX_INDICES", "MAX_PEERS", "Peer", "SessionTable", "SessionTimers", "Timer"]
 
@@ -45,12 +45,12 @@ class Peer:
     id: HostId
     slots: KeySlots
     static: bytes
-    endpoints: tuple[Endpoint, ...] = ()
+    endpoints: tuple[Address, ...] = ()
     identity: bytes | None = None
-    sources: dict[int, Endpoint] = field(default_factory=dict)
+    sources: dict[int, Address] = field(default_factory=dict)
 
     @property
-    def endpoint(self) -> Endpoint | None:
+    def endpoint(self) -> Address | None:
         """Where the current key came from."""
         current = self.slots.current
         return None if current is None else self.sources[current.local_index]
@@ -111,7 +111,7 @@ class SessionTable:
             if index and index not in self.indices:
                 return index
 
-    def install(self, peer: Peer, keys: Established, source: Endpoint, now: float, *, may_send: bool) -> None:
+    def install(self, peer: Peer, keys: Established, source: Address, now: float, *, may_send: bool) -> None:
         """The keys of a finished handshake. `may_send`: the other side is known to hold them."""
         timing = self._timing
         if keys.initiator:
@@ -149,7 +149,13 @@ class SessionTable:
         if change.added is not None:
             added = change.added
             events.append(
-                ReceiveKeyAdded(index=added.local_index, peer=peer.id, suite=self._suite, key=added.receive_key)
+                ReceiveKeyAdded(
+                    index=added.local_index,
+                    peer=peer.id,
+                    suite=self._suite,
+                    key=added.receive_key,
+                    relay_key=relay_key(added.receive_key),
+                )
             )
         if change.send is not None:
             self._announce(peer, change.send, first=first)
@@ -170,7 +176,13 @@ class SessionTable:
     def _announce(self, peer: Peer, pair: KeyPair, *, first: bool) -> None:
         self._timers.set((Timer.REKEY, peer.id), pair.rekey_at)
         self.events.append(
-            SendKeyChanged(peer=peer.id, suite=self._suite, key=pair.send_key, remote_index=pair.remote_index)
+            SendKeyChanged(
+                peer=peer.id,
+                suite=self._suite,
+                key=pair.send_key,
+                relay_key=relay_key(pair.send_key),
+                remote_index=pair.remote_index,
+            )
         )
         self.events.append(
             SessionReady(

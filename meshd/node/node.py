@@ -27,7 +27,7 @@ from meshd.gossip.connector import Connector
 from meshd.gossip.gossip import Gossip
 from meshd.gossip.overlay import choose_neighbours
 from meshd.gossip.store import Changed, OwnLogAhead
-from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, format_mac, peer_label, short_id
+from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, SlotId, format_mac, peer_label, short_id
 from meshd.node.directory import Directory
 from meshd.node.layer2 import Layer2
 from meshd.node.links import LinkTable
@@ -129,6 +129,7 @@ class Node:
             fdb=self.directory.fdb,
             children=self._flood_children,
             layer2=self.layer2,
+            next_hop=self._next_hop,
             drops=self.drops,
         )
         self._upcalls = upcalls
@@ -245,8 +246,8 @@ class Node:
         for index in noted.confirmed:
             self.peers.sessions.confirm(index, now)
         self.peers.carry_out(now)  # a probe that came under a new key is answered under it
-        for peer, message, source, heard_at in noted.controls:
-            self.peers.take_control(peer, message, source, heard_at)
+        for peer, message, source, newest, heard_at in noted.controls:
+            self.peers.take_control(peer, message, source, heard_at, newest=newest)
         for host in noted.wanted:
             wanted = self.peers.admit(host)
             if wanted is not None:
@@ -291,6 +292,11 @@ class Node:
             return children
         in_tree = self.directory.topology.reachable()
         return [*children, *(host for host in self.peers.alive() if short_id(host) not in in_tree)]
+
+    def _next_hop(self, destination: ShortId) -> SlotId | None:
+        hop = self.directory.topology.next_hop(destination)
+        host = self.directory.host_of_short(hop) if hop is not None else None
+        return self.peers.direct_slot(host) if host is not None else None
 
     def _captured(self, segment: SegmentId, mac: Mac, now: float) -> None:
         try:
@@ -412,6 +418,7 @@ class Node:
     def _reroute(self, now: float) -> None:
         self._reroute_at = None
         self.engine.void_trees()
+        self.engine.void_routes()
         directory = self.directory
         reachable = {host for short in directory.topology.reachable() if (host := directory.host_of_short(short))}
         reachable |= self.peers.alive().keys()  # a path that lives both ways needs no record to say so

@@ -38,7 +38,7 @@ from meshd.forward.engine.interface import Engine
 from meshd.forward.path import PathMonitor, PathState
 from meshd.forward.pmtu import PathSizes, Pmtu
 from meshd.forward.slots import PeerSlots
-from meshd.ids import Endpoint, HostId, SlotId
+from meshd.ids import Address, Endpoint, HostId, Relayed, SlotId
 from meshd.node.sizes import tend_size
 
 __all__ = ["Peer", "PeerEvents", "PeerTable"]
@@ -193,6 +193,11 @@ class PeerTable:
         """Neighbours whose path lives both ways, with its cost class."""
         return {peer.host: peer.monitor.cost for peer in self.peers.values() if peer.keep and peer.alive}
 
+    def direct_slot(self, host: HostId) -> SlotId | None:
+        """The slot of a host that has a direct path."""
+        peer = self.peers.get(host)
+        return peer.slot if peer is not None and peer.path is not None else None
+
     def admit(self, host: HostId) -> Peer | None:
         """The peer, new or known; None, counted, where the table is full.
 
@@ -231,7 +236,7 @@ class PeerTable:
             self._look_for_idle(now)
         self.carry_out(now)
 
-    def take_control(self, peer: Peer, message: Control, source: Endpoint, now: float) -> None:
+    def take_control(self, peer: Peer, message: Control, source: Address, now: float, *, newest: bool) -> None:
         match message:
             case Probe(seq, sent_us, heard):
                 self._engine.send_control(peer.slot, peer.monitor.on_probe(seq, sent_us, heard, now), source)
@@ -274,13 +279,13 @@ class PeerTable:
             if self._refuses(event):
                 continue
             match event:
-                case ReceiveKeyAdded(index=index, peer=host, suite=suite, key=key):
-                    self._engine.add_receive_key(index, self.peer(host).slot, suite, key)
+                case ReceiveKeyAdded(index=index, peer=host, suite=suite, key=key, relay_key=relay_key):
+                    self._engine.add_receive_key(index, self.peer(host).slot, suite, key, relay_key)
                 case ReceiveKeyRemoved(index=index):
                     self._engine.drop_receive_key(index)
-                case SendKeyChanged(peer=host, suite=suite, key=key, remote_index=index):
+                case SendKeyChanged(peer=host, suite=suite, key=key, relay_key=relay_key, remote_index=index):
                     peer = self.peer(host)
-                    self._engine.set_send_key(peer.slot, suite, key, index)
+                    self._engine.set_send_key(peer.slot, suite, key, index, relay_key)
                     if peer.path is not None:  # else the first probe does it: the other side waits for a datagram
                         self._engine.send_control(peer.slot, _CONFIRM)
                 case SendKeyRemoved(peer=host):
@@ -294,8 +299,11 @@ class PeerTable:
                     self._lose_path(peer, now)
                 case HandshakeFailed():
                     self._handshake_failed(event, now)
-        for data, endpoint in self.sessions.poll_transmit():
-            self._engine.send_datagram(data, endpoint)
+        for data, address in self.sessions.poll_transmit():
+            if isinstance(address, Relayed):
+                self._drops.add(DropReason.NO_PATH)
+            else:
+                self._engine.send_datagram(data, address)
 
     def _refuses(self, event: Event) -> bool:
         """A session with a host that the table has no room for is over before it began."""
@@ -312,8 +320,10 @@ class PeerTable:
         peer.failure = ""
         if event.first or peer.session_since is None:
             peer.session_since = now
-        if event.remote_identity is not None:
+        if event.remote_identity is not None and isinstance(event.endpoint, Endpoint):
             self._events.identified(event.endpoint, event.remote_static, event.remote_identity, now)
+        if isinstance(event.endpoint, Relayed):
+            return
         usable = peer.monitor.state not in (PathState.IDLE, PathState.DEAD)
         if event.first or event.endpoint != peer.path or not usable:
             peer.monitor.start(event.endpoint, now)

@@ -15,7 +15,7 @@ from meshd.forward.control import Control, Pad, decode_control
 from meshd.forward.decide import TableView, UnknownBudget, decide_inbound, decide_outbound, spends
 from meshd.forward.engine.interface import Inspected, Upcalls, Verdict
 from meshd.forward.fdb import Fdb
-from meshd.ids import Endpoint, HostId, Mac, SegmentId, ShortId, SlotId, is_multicast
+from meshd.ids import Address, HostId, Mac, SegmentId, ShortId, SlotId, is_multicast
 from meshd.node.layer2 import Layer2
 from meshd.node.peers import Peer, PeerTable
 
@@ -32,7 +32,7 @@ class Noted:
     sights: dict[tuple[SegmentId, Mac], None] = field(default_factory=dict)
     wanted: dict[HostId, None] = field(default_factory=dict)
     confirmed: list[int] = field(default_factory=list)
-    controls: list[tuple[Peer, Control, Endpoint, float]] = field(default_factory=list)
+    controls: list[tuple[Peer, Control, Address, bool, float]] = field(default_factory=list)
     handshakes: bool = False  # some came in: the sessions have something to say
 
     def __bool__(self) -> bool:
@@ -40,7 +40,10 @@ class Noted:
 
 
 class EngineUpcalls(Upcalls):
-    """Answers from the tables. `children`: this host's children in an origin's flood tree, None for an unknown origin."""
+    """Answers from the tables. `children`: this host's children in an origin's flood tree, None for an unknown origin.
+
+    `next_hop`: to whom this host passes what others want relayed to that host.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class EngineUpcalls(Upcalls):
         fdb: Fdb,
         children: Callable[[ShortId], Collection[HostId] | None],
         layer2: Layer2,
+        next_hop: Callable[[ShortId], SlotId | None],
         drops: DropCounters,
     ) -> None:
         self._self = self_id
@@ -57,6 +61,7 @@ class EngineUpcalls(Upcalls):
         self._fdb = fdb
         self._children = children
         self._layer2 = layer2
+        self._next_hop = next_hop
         self._drops = drops
         self._budget = UnknownBudget()
         self.noted = Noted()
@@ -95,18 +100,21 @@ class EngineUpcalls(Upcalls):
     def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
         return self._layer2.inspect(segment, frame, now)
 
+    def relay_next(self, destination: ShortId, now: float) -> SlotId | None:
+        return self._next_hop(destination)
+
     def session_wanted(self, peer: SlotId, now: float) -> None:
         self.noted.wanted[self._peers.slots.peer(peer)] = None
 
     def key_confirmed(self, index: int, now: float) -> None:
         self.noted.confirmed.append(index)
 
-    def receive_handshake(self, data: memoryview, source: Endpoint, now: float) -> None:
+    def receive_handshake(self, data: memoryview, source: Address, now: float) -> None:
         self._peers.sessions.receive(data, source, now)
         self.noted.handshakes = True
 
     def receive_control(
-        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Endpoint, now: float
+        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Address, now: float, *, newest: bool
     ) -> None:
         known = self._peers.peers.get(self._peers.slots.peer(peer))
         if known is None:
@@ -121,4 +129,4 @@ class EngineUpcalls(Upcalls):
         if len(self.noted.controls) >= MAX_CONTROLS:
             self._drops.add(DropReason.QUEUE_FULL)
             return
-        self.noted.controls.append((known, message, source, now))
+        self.noted.controls.append((known, message, source, newest, now))

@@ -136,6 +136,7 @@ class Host:
             if isinstance(event, SendKeyChanged):
                 probes.append(event.peer)
         for datagram, endpoint in self.sessions.poll_transmit():
+            assert isinstance(endpoint, Endpoint)  # this world has no relays
             self.world.carry(self, endpoint, datagram)
         for peer in probes:
             if self.world.probes and peer in self.engine.send_keys:

@@ -9,7 +9,7 @@ from meshd.crypto.aead import Suite
 from meshd.forward.engine.interface import Engine, Inspected, Verdict
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.slots import FIRST_PEER, LOCAL
-from meshd.ids import Endpoint, Mac, SegmentId, ShortId, SlotId
+from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId
 from meshd.testing.devices import Fault, MemoryFrames, MemoryNetwork, MemoryPort
 
 __all__ = ["KEY_AB", "KEY_BA", "PEER", "Pair", "ScriptedUpcalls", "Side", "still"]
@@ -40,8 +40,11 @@ class ScriptedUpcalls:
     asked_inspect: list[bytes] = field(default_factory=list)
     wanted: list[SlotId] = field(default_factory=list)
     confirmed: list[int] = field(default_factory=list)
-    handshakes: list[tuple[bytes, Endpoint]] = field(default_factory=list)
-    controls: list[tuple[SlotId, int, int, bytes, Endpoint]] = field(default_factory=list)
+    handshakes: list[tuple[bytes, Address]] = field(default_factory=list)
+    controls: list[tuple[SlotId, int, int, bytes, Address]] = field(default_factory=list)
+    newest: list[bool] = field(default_factory=list)
+    routes: dict[ShortId, SlotId] = field(default_factory=dict)
+    asked_routes: list[ShortId] = field(default_factory=list)
 
     def decide_outbound(self, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
         self.asked_outbound.append((source, destination))
@@ -69,13 +72,18 @@ class ScriptedUpcalls:
     def key_confirmed(self, index: int, now: float) -> None:
         self.confirmed.append(index)
 
-    def receive_handshake(self, data: memoryview, source: Endpoint, now: float) -> None:
+    def receive_handshake(self, data: memoryview, source: Address, now: float) -> None:
         self.handshakes.append((bytes(data), source))
 
     def receive_control(
-        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Endpoint, now: float
+        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Address, now: float, *, newest: bool
     ) -> None:
         self.controls.append((peer, index, counter, bytes(body), source))
+        self.newest.append(newest)
+
+    def relay_next(self, destination: ShortId, now: float) -> SlotId | None:
+        self.asked_routes.append(destination)
+        return self.routes.get(destination)
 
 
 class Side:

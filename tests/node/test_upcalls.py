@@ -25,8 +25,9 @@ ENGINE_CALLS = (
     "drop_receive_key",
     "void_flows",
     "void_trees",
+    "void_routes",
 )
-SENDS = ("send_control", "send_datagram")
+SENDS = ("send_control", "send_datagram", "send_relayed")
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_notes_are_bounded(upcalls: EngineUpcalls, other: HostId, mesh: Mesh, mo
     slot = mesh.hosts[0].node.peers.slots.slot(other)
     body = memoryview(encode_control(Probe(1, 2, 3)))
     for _ in range(5):
-        upcalls.receive_control(slot, 1, 1, body, SOMEWHERE, 1.0)
+        upcalls.receive_control(slot, 1, 1, body, SOMEWHERE, 1.0, newest=True)
         upcalls.session_wanted(slot, 1.0)
     noted = upcalls.take_noted()
     assert (len(noted.sights), len(noted.controls), list(noted.wanted)) == (MAX_SIGHTS, 3, [other])
@@ -92,22 +93,25 @@ def test_control_messages_are_decoded_at_once_and_kept(mesh: Mesh, upcalls: Engi
     node = mesh.hosts[0].node
     slot = node.peers.slots.slot(other)
     buffer = bytearray(encode_control(Bye(ByeReason.STOPPING)))
-    upcalls.receive_control(slot, 1, 1, memoryview(buffer), SOMEWHERE, 7.0)
+    upcalls.receive_control(slot, 1, 1, memoryview(buffer), SOMEWHERE, 7.0, newest=True)
     buffer[:] = bytes(len(buffer))  # it was borrowed
-    ((peer, message, source, heard),) = upcalls.noted.controls
+    ((peer, message, source, newest, heard),) = upcalls.noted.controls
     assert (peer.host, message, source, heard) == (other, Bye(ByeReason.STOPPING), SOMEWHERE, 7.0)
+    assert newest
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"\x01", encode_control(Probe(1, 2, 3))[:-1]])
 def test_control_messages_that_are_none(mesh: Mesh, upcalls: EngineUpcalls, other: HostId, body: bytes) -> None:
-    upcalls.receive_control(mesh.hosts[0].node.peers.slots.slot(other), 1, 1, memoryview(body), SOMEWHERE, 1.0)
+    upcalls.receive_control(
+        mesh.hosts[0].node.peers.slots.slot(other), 1, 1, memoryview(body), SOMEWHERE, 1.0, newest=True
+    )
     assert not upcalls.noted
     assert mesh.hosts[0].node.drops[DropReason.BAD_CONTROL] == 1
 
 
 def test_padding_is_nothing(mesh: Mesh, upcalls: EngineUpcalls, other: HostId) -> None:
     body = memoryview(encode_control(Pad(9)))
-    upcalls.receive_control(mesh.hosts[0].node.peers.slots.slot(other), 1, 1, body, SOMEWHERE, 1.0)
+    upcalls.receive_control(mesh.hosts[0].node.peers.slots.slot(other), 1, 1, body, SOMEWHERE, 1.0, newest=True)
     assert not upcalls.noted
 
 

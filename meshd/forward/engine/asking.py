@@ -17,7 +17,7 @@ from meshd.forward.engine.tables import Flow, FlowTable, Peer
 from meshd.forward.slots import FIRST_PEER
 from meshd.ids import Mac, SegmentId, ShortId, SlotId
 
-__all__ = ["MAX_GROUPS", "MAX_TREES", "Asking", "InboundKey"]
+__all__ = ["MAX_GROUPS", "MAX_ROUTES", "MAX_TREES", "Asking", "InboundKey"]
 
 UPCALL_RATE = 1000.0  # a second, for each source MAC and each peer
 UPCALL_BURST = 200.0
@@ -26,6 +26,7 @@ ALL_UPCALLS_BURST = 2000.0
 MAX_UPCALL_SOURCES = 4096
 MAX_TREES = 4096
 MAX_GROUPS = 4096
+MAX_ROUTES = 4096
 SESSION_WANTED_EVERY = 0.1  # seconds, a peer
 
 SEGMENT = SegmentId(0)  # the only one known today
@@ -43,6 +44,7 @@ class Asking:
         self._peer = peer
         self._trees: OrderedDict[ShortId, list[Peer]] = OrderedDict()
         self._groups: OrderedDict[bytes, list[Peer] | None] = OrderedDict()
+        self._routes: OrderedDict[ShortId, Peer | None] = OrderedDict()
         self._by_source: BucketTable[bytes] = BucketTable(UPCALL_RATE, UPCALL_BURST, MAX_UPCALL_SOURCES)
         self._by_peer: BucketTable[SlotId] = BucketTable(UPCALL_RATE, UPCALL_BURST, MAX_UPCALL_SOURCES)
         self._all = TokenBucket(ALL_UPCALLS_RATE, ALL_UPCALLS_BURST)
@@ -119,6 +121,18 @@ class Asking:
     def peers(self, slots: Sequence[SlotId]) -> list[Peer]:
         return [self._peer(slot) for slot in slots]
 
+    def route(self, destination: ShortId, asker: SlotId, now: float) -> Peer | None:
+        """The next hop of what this peer wants relayed; None: there is none. Raises OverflowError over the limit."""
+        if destination in self._routes:
+            return self._routes[destination]
+        if not (self._by_peer.take(asker, now) and self._all.take(now)):
+            raise OverflowError
+        slot = self.upcalls.relay_next(destination, now)
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.popitem(last=False)
+        hop = self._routes[destination] = self._peer(slot) if slot is not None else None
+        return hop
+
     def session(self, peer: Peer, now: float) -> None:
         """Frames wait for a session with this peer: say so, but not for each of them."""
         if now - peer.wanted_at >= SESSION_WANTED_EVERY:
@@ -130,6 +144,9 @@ class Asking:
 
     def void_groups(self) -> None:
         self._groups.clear()
+
+    def void_routes(self) -> None:
+        self._routes.clear()
 
     def void_flows(self, mac: Mac | None) -> int:
         if mac is None:

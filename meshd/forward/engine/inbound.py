@@ -1,7 +1,8 @@
 """Inbound: from received datagrams to the frame port. The functions occur in the order in which a datagram passes them.
 
   1. receive: the buffer is cut at the segment size of UDP_GRO
-  2. anything but type 4 goes to the node, unread                                TRUNCATED, UNKNOWN_VERSION, UNKNOWN_SEGMENT
+  2. type 8 is unwrapped, or passed on (relaying.py); anything else but type 4
+     goes to the node, unread                                                    TRUNCATED, UNKNOWN_VERSION, UNKNOWN_SEGMENT
   3. receiver index → key; replay look-up                                        UNKNOWN_INDEX, REPLAYED, TOO_OLD
   4. open; commit to the replay window                                           BAD_TAG
   5. first one under this key: confirmed; a segment of the series at hand, or
@@ -30,6 +31,7 @@ from meshd.forward.coalesce import Coalescer
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Buffer, FramePort, Mirror, Received
 from meshd.forward.engine.outbound import Outbound
+from meshd.forward.engine.relaying import Relaying
 from meshd.forward.engine.tables import Flow, Peer, ReceiveKey
 from meshd.forward.entries import (
     ENTRY_HEADER_SIZE,
@@ -50,10 +52,11 @@ from meshd.forward.header import (
     DatagramType,
     counter_run,
 )
+from meshd.forward.relay import CARRIED_TYPES, RELAY_FIRST_BYTE
 from meshd.forward.runs import split
 from meshd.forward.slots import LOCAL, slot_drop_reason
 from meshd.forward.vnet import PLAIN_VNET, encode_vnet
-from meshd.ids import Endpoint, ShortId
+from meshd.ids import Address, Relayed, ShortId
 
 __all__ = ["MIN_RUN", "Inbound"]
 
@@ -76,6 +79,7 @@ class Inbound:
         drops: DropCounters,
         keys: Mapping[int, ReceiveKey],
         outbound: Outbound,
+        relaying: Relaying,
         frames: FramePort,
         origin: ShortId,
     ) -> None:
@@ -83,6 +87,7 @@ class Inbound:
         self._drops = drops
         self._keys = keys
         self._outbound = outbound
+        self._relaying = relaying
         self._port = frames
         self._origin = origin
         self.mirror: Mirror | None = None
@@ -99,12 +104,35 @@ class Inbound:
     def receive(self, received: Received, now: float) -> None:
         """All datagrams of one read. Never raises for what is in them."""
         raw, size, source, _ = received
+        self._take(raw, size, source, now)
+
+    def _take(self, raw: bytes, size: int, source: Address, now: float) -> None:
         at = self._run(raw, size, source, now) if len(raw) >= MIN_RUN * size else 0
         while at < len(raw):
-            self._datagram(raw[at : at + size], source, now)
-            at += size
+            if raw[at] == RELAY_FIRST_BYTE:
+                at += self._relayed(raw[at:], size, source, now)
+            else:
+                self._datagram(raw[at : at + size], source, now)
+                at += size
 
-    def _run(self, raw: bytes, size: int, source: Endpoint, now: float) -> int:
+    def _relayed(self, raw: bytes, size: int, source: Address, now: float) -> int:
+        """Step 2 for type 8: as many from the beginning as are alike. What is inside another one is of another type."""
+        if isinstance(source, Relayed):
+            self._drops.add(DropReason.UNKNOWN_TYPE)
+            return size
+        opened = self._relaying.open(raw, size, now)
+        if opened is None:
+            return size
+        header, hop, route, carried = opened
+        if header.destination != self._origin:
+            self._relaying.pass_on(header, hop, route, carried, now)
+        elif all(datagram[0] & 0x0F in CARRIED_TYPES for datagram in carried):
+            self._take(b"".join(carried), len(carried[0]), Relayed(header.source), now)
+        else:
+            self._drops.add(DropReason.UNKNOWN_TYPE, len(carried))
+        return len(carried) * size
+
+    def _run(self, raw: bytes, size: int, source: Address, now: float) -> int:
         """Steps 2 to 5 for a buffer of equal datagrams with consecutive new counters, as a super-frame brings: all at once.
 
         Headers are not parsed but predicted from the first one and compared. Returns how far it got: to the last datagram, which
@@ -132,7 +160,7 @@ class Inbound:
         return count * size
 
     def _opened_run(
-        self, key: ReceiveKey, counter: int, vouched: bool, plains: list[bytes], source: Endpoint, now: float
+        self, key: ReceiveKey, counter: int, vouched: bool, plains: list[bytes], source: Address, now: float
     ) -> None:
         """Authentic datagrams of one size: those that continue the series at hand join it, the others go one by one."""
         key.peer.counters.last_heard = now
@@ -146,7 +174,7 @@ class Inbound:
 
     # 2–4: one datagram of any kind
 
-    def _datagram(self, datagram: bytes, source: Endpoint, now: float) -> None:
+    def _datagram(self, datagram: bytes, source: Address, now: float) -> None:
         if len(datagram) < DATA_OVERHEAD or datagram[0] != _FIRST_BYTE:
             self._other(datagram, source, now)
             return
@@ -171,7 +199,7 @@ class Inbound:
         key.bytes += len(datagram)
         self._opened(key, counter, bool(flags & FLAG_VOUCHED), plain, source, now)
 
-    def _other(self, datagram: bytes, source: Endpoint, now: float) -> None:
+    def _other(self, datagram: bytes, source: Address, now: float) -> None:
         """Not long enough for type 4, or another type: the node looks at it, unless it is no datagram of ours at all."""
         if len(datagram) < COMMON_SIZE:
             self._drops.add(DropReason.TRUNCATED)
@@ -182,7 +210,7 @@ class Inbound:
 
     # 5: entries
 
-    def _opened(self, key: ReceiveKey, counter: int, vouched: bool, plain: bytes, source: Endpoint, now: float) -> None:
+    def _opened(self, key: ReceiveKey, counter: int, vouched: bool, plain: bytes, source: Address, now: float) -> None:
         """One authentic datagram."""
         peer = key.peer
         peer.counters.last_heard = now
@@ -204,7 +232,10 @@ class Inbound:
                 elif kind == _FLOOD:
                     self._flood(peer, body, vouched, now)
                 elif kind == _CONTROL:
-                    self._asking.upcalls.receive_control(peer.slot, key.index, counter, body, source, now)
+                    newest = counter == key.window.head
+                    self._asking.upcalls.receive_control(
+                        peer.slot, key.index, counter, body, source, now, newest=newest
+                    )
                 else:
                     self._drops.add(DropReason.BAD_ENTRY)
         except DecodeError:

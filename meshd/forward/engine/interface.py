@@ -13,7 +13,8 @@ Packet order, outbound:
   6. send: equal sizes in one UDP_SEGMENT call                          drop: SEND_FAILED, QUEUE_FULL, NO_PATH
 Inbound:
   1. receive (UDP_GRO: up to 64 KB of equal datagrams, last one short)
-  2. type 4 only; all others: Upcalls.receive_handshake                 drop: TRUNCATED, UNKNOWN_VERSION, UNKNOWN_SEGMENT
+  2. type 4 only; 8 is unwrapped or passed on (see relaying.py); all    drop: TRUNCATED, UNKNOWN_VERSION, UNKNOWN_SEGMENT
+     others: Upcalls.receive_handshake
   3. receiver index → key; replay look-up                               drop: UNKNOWN_INDEX, REPLAYED, TOO_OLD
   4. open; replay commit; first datagram under a key: Upcalls.key_confirmed     drop: BAD_TAG
   5. entries: frame → flow lookup by (slot, destination, source), miss: Upcalls.decide_inbound; control → Upcalls.receive_control;
@@ -31,7 +32,7 @@ from typing import NamedTuple, Protocol
 
 from meshd.crypto.aead import Suite
 from meshd.drops import DropCounters, DropReason
-from meshd.ids import Endpoint, Mac, SegmentId, ShortId, SlotId
+from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId
 
 __all__ = [
     "VNET_HEADER_SIZE",
@@ -131,6 +132,9 @@ class PeerCounters:
     bytes_in: int = 0
     data_out: int = 0  # datagrams sealed under the present send key: the rekey limit counts these
     last_heard: float = float("-inf")  # `now` of the last authenticated datagram
+    relayed_out: int = 0  # datagrams of type 8 sent to this peer as the next hop: our own and those of others
+    relayed_bytes_out: int = 0
+    relayed_bytes_in: int = 0
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -182,14 +186,24 @@ class Upcalls(Protocol):
         """The first authentic datagram under this receive key has come in."""
         ...
 
-    def receive_handshake(self, data: memoryview, source: Endpoint, now: float) -> None:
-        """A datagram of another type than 4; nothing about it is authenticated."""
+    def receive_handshake(self, data: memoryview, source: Address, now: float) -> None:
+        """A datagram of another type than 4 and 8; nothing about it is authenticated.
+
+        A relayed one: that its source is true says the last hop only, which is a member.
+        """
         ...
 
     def receive_control(
-        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Endpoint, now: float
+        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Address, now: float, *, newest: bool
     ) -> None:
-        """An authenticated entry of kind 1 (probe, echo, bye …), without its entry header."""
+        """An authenticated entry of kind 1 (probe, echo, bye …), without its entry header.
+
+        `newest`: nothing newer has come in under this key, so that no copy held back can have come from a better place.
+        """
+        ...
+
+    def relay_next(self, destination: ShortId, now: float) -> SlotId | None:
+        """The next hop of a relayed datagram for that host: a peer with a direct path. Cached, None too, until void_routes."""
         ...
 
 
@@ -200,8 +214,10 @@ class Engine(Protocol):
     drops: DropCounters
 
     # tables
-    def set_send_key(self, peer: SlotId, suite: Suite, key: bytes, receiver_index: int) -> None:
+    def set_send_key(self, peer: SlotId, suite: Suite, key: bytes, receiver_index: int, relay_key: bytes = b"") -> None:
         """Seal for this peer under a *fresh* key from counter 0 on; waiting frames go out.
+
+        `relay_key` seals what this peer is asked to pass on; without one it is asked nothing.
 
         Raises LocalProtocolError for the key that is in use: its counters, and so its nonces, would start again.
         """
@@ -212,20 +228,23 @@ class Engine(Protocol):
     def set_path(
         self,
         peer: SlotId,
-        endpoint: Endpoint | None,
+        endpoint: Address | None,
         max_datagram: int,
+        via: SlotId | None = None,
         *,
         aggregate_limit: int | None = None,
         measured: bool = False,
     ) -> None:
-        """Where this peer's datagrams go and how large they may be (UDP payload bytes); None: nowhere (drop NO_PATH).
+        """Where this peer's datagrams go and how large they may be (type 4 as UDP payload); None: nowhere (drop NO_PATH).
 
+        To `Relayed(…)`: each in a datagram of type 8, sent where the *direct* path of `via` leads; `max_datagram` is that of the
+        datagram inside.
         `aggregate_limit`: how large those of several entries may be; None: AGGREGATE_LIMIT, or what the path takes if that is less.
         `measured`: the size is found out, not a guess: senders of larger frames may be told (ICMP).
         """
         ...
 
-    def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes) -> None: ...
+    def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes, relay_key: bytes = b"") -> None: ...
 
     def drop_receive_key(self, index: int) -> None: ...
 
@@ -241,17 +260,27 @@ class Engine(Protocol):
         """Memberships changed: ask for group members again."""
         ...
 
+    def void_routes(self) -> None:
+        """Topology or paths changed: ask for next hops again."""
+        ...
+
     # what the node sends itself
     def send_frame(self, frame: bytes) -> bool:
         """Write a frame of the node's own to the frame port; False, counted, when it cannot be."""
         ...
 
-    def send_control(self, peer: SlotId, body: bytes, endpoint: Endpoint | None = None) -> bool:
+    def send_control(
+        self, peer: SlotId, body: bytes, endpoint: Address | None = None, via: SlotId | None = None
+    ) -> bool:
         """Seal one entry of kind 1, alone in its datagram, and send it at once, to `endpoint` instead of the path if given."""
         ...
 
     def send_datagram(self, data: bytes, endpoint: Endpoint) -> None:
         """Send a handshake message as it is."""
+        ...
+
+    def send_relayed(self, data: bytes, destination: ShortId, via: SlotId) -> None:
+        """The same, passed on by other hosts, of which `via` is the first."""
         ...
 
     def replace_frames(self, frames: FramePort) -> None:

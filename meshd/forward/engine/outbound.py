@@ -25,6 +25,8 @@ from meshd.forward.engine.several import Several
 from meshd.forward.engine.tables import (
     AGGREGATE_LIMIT,
     MAX_KEY_DATAGRAMS,
+    MAX_SEND_BYTES,
+    MAX_SEND_DATAGRAMS,
     MAX_WAITING_BYTES,
     MAX_WAITING_FRAMES,
     Peer,
@@ -48,10 +50,7 @@ from meshd.forward.slots import FLOOD, GROUP, LOCAL, slot_drop_reason
 from meshd.forward.vnet import GSO_ECN, GSO_NONE, NEEDS_CSUM, VNET_SIZE, Vnet, decode_vnet, gso_kind
 from meshd.ids import Endpoint, ShortId
 
-__all__ = ["MAX_SEND_BYTES", "MAX_SEND_DATAGRAMS", "Outbound"]
-
-MAX_SEND_DATAGRAMS = 64  # UDP_SEGMENT, on the oldest kernels that have it
-MAX_SEND_BYTES = 64000  # a little below 65 507: a full one came back from UDP_GRO ungrouped
+__all__ = ["Outbound"]
 
 _FRAME = int(EntryKind.FRAME)  # named per frame, and naming an enum member is slow in Python 3.11
 _MIN_CAPTURE = VNET_SIZE + ETHERNET_SIZE
@@ -340,8 +339,11 @@ class Outbound:
 
     # what the node sends itself
 
-    def control(self, peer: Peer, body: bytes, endpoint: Endpoint | None) -> bool:
-        """One entry of kind 1, alone in its datagram, at once; False, counted, when it cannot be sent."""
+    def control(self, peer: Peer, body: bytes, endpoint: Endpoint | None, port: DatagramPort | None) -> bool:
+        """One entry of kind 1, alone in its datagram, at once; False, counted, when it cannot be sent.
+
+        To `endpoint`, or where the peer's path leads; out of `port`, or the one that the endpoint wants.
+        """
         key, target = peer.send_key, endpoint or peer.endpoint
         if key is None:
             self._drops.add(DropReason.NO_SESSION)
@@ -352,7 +354,7 @@ class Outbound:
         if not self._may_seal(key, 1):
             return False
         header, sealed = _seal(key, encode_entry(EntryKind.CONTROL, body), vouched=False)
-        if not self.datagram((header, sealed), target):
+        if not self.datagram((header, sealed), target, port if endpoint is not None else peer.port):
             return False
         counters = peer.counters
         counters.datagrams_out += 1
@@ -360,9 +362,9 @@ class Outbound:
         counters.bytes_out += len(header) + len(sealed)
         return True
 
-    def datagram(self, parts: Sequence[Buffer], endpoint: Endpoint) -> bool:
+    def datagram(self, parts: Sequence[Buffer], endpoint: Endpoint, port: DatagramPort | None = None) -> bool:
         """Send one datagram as it is."""
-        port = self.port_for(endpoint)
+        port = port or self.port_for(endpoint)
         reason = DropReason.NO_PATH if port is None else port.send(parts, 0, endpoint)
         if reason is not None:
             self._drops.add(reason)

@@ -16,10 +16,11 @@ from meshd.forward.engine.asking import SEGMENT, Asking
 from meshd.forward.engine.inbound import Inbound
 from meshd.forward.engine.interface import DatagramPort, FlowView, FramePort, Mirror, PeerCounters, Upcalls
 from meshd.forward.engine.outbound import Outbound
+from meshd.forward.engine.relaying import BY_RELAY, Relaying, RelayPort
 from meshd.forward.engine.tables import AGGREGATE_LIMIT, MAX_RECEIVE_KEYS, Flow, Peer, ReceiveKey, SendKey
 from meshd.forward.header import FLAG_VOUCHED, data_header_head
 from meshd.forward.slots import FIRST_PEER, MAX_PEERS
-from meshd.ids import Endpoint, Mac, ShortId, SlotId
+from meshd.ids import Address, Endpoint, Mac, ShortId, SlotId
 
 __all__ = ["PUMP_BYTES", "PUMP_SECONDS", "PythonEngine"]
 
@@ -53,12 +54,13 @@ class PythonEngine:
         self._now = float("-inf")
         self._asking = Asking(upcalls, self.drops, self._peer)
         self._outbound = Outbound(self._asking, self.drops, ports, origin, boot & 0xFFFFFFFF)
-        self._inbound = Inbound(self._asking, self.drops, self._keys, self._outbound, frames, origin)
+        self._relaying = Relaying(self._asking, self.drops, self._keys, aead_factory, origin)
+        self._inbound = Inbound(self._asking, self.drops, self._keys, self._outbound, self._relaying, frames, origin)
         self._outbound.several.reply = self._inbound.send_frame
 
     # tables
 
-    def set_send_key(self, peer: SlotId, suite: Suite, key: bytes, receiver_index: int) -> None:
+    def set_send_key(self, peer: SlotId, suite: Suite, key: bytes, receiver_index: int, relay_key: bytes = b"") -> None:
         state = self._peer(peer)
         if state.send_key is not None and state.send_key.secret == key:
             raise LocalProtocolError("the key is in use already: its nonces would start again")
@@ -68,6 +70,9 @@ class PythonEngine:
             key,
             data_header_head(0, SEGMENT, receiver_index),
             data_header_head(FLAG_VOUCHED, SEGMENT, receiver_index),
+            index=receiver_index,
+            suite=suite,
+            relay_key=relay_key,
         )
         state.counters.data_out = 0
         self._outbound.release(state, self._now)
@@ -79,26 +84,27 @@ class PythonEngine:
     def set_path(
         self,
         peer: SlotId,
-        endpoint: Endpoint | None,
+        endpoint: Address | None,
         max_datagram: int,
+        via: SlotId | None = None,
         *,
         aggregate_limit: int | None = None,
         measured: bool = False,
     ) -> None:
         state = self._peer(peer)
         state.path_set = True
-        state.endpoint = endpoint
-        state.port = None if endpoint is None else self._outbound.port_for(endpoint)
+        state.endpoint, state.port = self._way(endpoint, via)
         state.max_datagram = max_datagram
         state.aggregate_limit = min(AGGREGATE_LIMIT if aggregate_limit is None else aggregate_limit, max_datagram)
         state.measured = measured
         self._outbound.release(state, self._now)
 
-    def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes) -> None:
+    def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes, relay_key: bytes = b"") -> None:
         """Raises LocalProtocolError for an index in use, or when MAX_RECEIVE_KEYS are there."""
         if index in self._keys or len(self._keys) >= MAX_RECEIVE_KEYS:
             raise LocalProtocolError(f"no room for receive key {index:#x}: the index is in use, or the table is full")
-        self._keys[index] = ReceiveKey(index, self._peer(peer), self._new_aead(suite, key).open)
+        cipher = self._new_aead(suite, key)
+        self._keys[index] = ReceiveKey(index, self._peer(peer), cipher.open, suite=suite, relay_key=relay_key)
 
     def drop_receive_key(self, index: int) -> None:
         key = self._keys.pop(index, None)
@@ -114,16 +120,24 @@ class PythonEngine:
     def void_groups(self) -> None:
         self._asking.void_groups()
 
+    def void_routes(self) -> None:
+        self._asking.void_routes()
+
     # what the node sends itself
 
     def send_frame(self, frame: bytes) -> bool:
         return self._inbound.send_frame(frame)
 
-    def send_control(self, peer: SlotId, body: bytes, endpoint: Endpoint | None = None) -> bool:
-        return self._outbound.control(self._peer(peer), body, endpoint)
+    def send_control(
+        self, peer: SlotId, body: bytes, endpoint: Address | None = None, via: SlotId | None = None
+    ) -> bool:
+        return self._outbound.control(self._peer(peer), body, *self._way(endpoint, via))
 
     def send_datagram(self, data: bytes, endpoint: Endpoint) -> None:
         self._outbound.datagram((data,), endpoint)
+
+    def send_relayed(self, data: bytes, destination: ShortId, via: SlotId) -> None:
+        self._outbound.datagram((data,), BY_RELAY, RelayPort(self._relaying, self._peer(via), destination))
 
     def replace_frames(self, frames: FramePort) -> None:
         self._frames = frames
@@ -182,6 +196,14 @@ class PythonEngine:
         return outbound + [_view(flow, key, slot) for (slot, key), flow in self._asking.inbound.flows.items()]
 
     # inside
+
+    def _way(self, address: Address | None, via: SlotId | None) -> tuple[Endpoint | None, DatagramPort | None]:
+        """Where to send, and out of what."""
+        if isinstance(address, Endpoint):
+            return address, self._outbound.port_for(address)
+        if address is None or via is None:
+            return None, None
+        return BY_RELAY, RelayPort(self._relaying, self._peer(via), address.peer)
 
     def _peer(self, slot: SlotId) -> Peer:
         peer = self._peers.get(slot)

@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
 
+from meshd.crypto.aead import Suite
 from meshd.crypto.replay import ReplayWindow
 from meshd.crypto.session import KEYS_PER_PEER
 from meshd.forward.engine.interface import Buffer, DatagramPort, PeerCounters
@@ -21,12 +22,16 @@ __all__ = [
     "MAX_FLOWS",
     "MAX_KEY_DATAGRAMS",
     "MAX_RECEIVE_KEYS",
+    "MAX_SEND_BYTES",
+    "MAX_SEND_DATAGRAMS",
     "MAX_WAITING_BYTES",
     "MAX_WAITING_FRAMES",
     "Flow",
     "FlowTable",
     "Peer",
     "ReceiveKey",
+    "RelayReceive",
+    "RelaySend",
     "SendKey",
     "Waiting",
 ]
@@ -36,19 +41,56 @@ MAX_WAITING_FRAMES = 64  # for a session, a peer
 MAX_WAITING_BYTES = 256 * 1024
 MAX_KEY_DATAGRAMS = 1 << 28  # twice the number at which the session rekeys; then the key is refused (KEY_EXPIRED)
 MAX_RECEIVE_KEYS = KEYS_PER_PEER * MAX_PEERS
+MAX_SEND_DATAGRAMS = 64  # UDP_SEGMENT, on the oldest kernels that have it
+MAX_SEND_BYTES = 64000  # a little below 65 507: a full one came back from UDP_GRO ungrouped
 AGGREGATE_LIMIT = 1280  # UDP payload of small frames sent together, while nobody has measured the path
 
 Operation = Callable[[bytes, Buffer, Buffer], bytes]
 K = TypeVar("K", bound=Hashable)
 
 
-class SendKey:
-    """A key to seal with, and the next counter under it."""
+class RelaySend:
+    """The relay layer of a key to seal with: its own cipher, its own counter."""
 
-    __slots__ = ("counter", "head", "head_vouched", "seal", "secret")
+    __slots__ = ("counter", "head", "seal")
 
-    def __init__(self, seal: Operation, secret: bytes, head: bytes, head_vouched: bytes) -> None:
+    def __init__(self, seal: Operation, head: bytes) -> None:
         self.seal = seal
+        self.head = head  # the header without its counter and what follows
+        self.counter = 0
+
+
+class RelayReceive:
+    """The relay layer of a key to open with: its own cipher, its own window."""
+
+    __slots__ = ("open", "window")
+
+    def __init__(self, open_: Operation) -> None:
+        self.open = open_
+        self.window = ReplayWindow()
+
+
+class SendKey:
+    """A key to seal with, and the next counter under it. `relay` is made when something is first relayed."""
+
+    __slots__ = ("counter", "head", "head_vouched", "index", "relay", "relay_key", "seal", "secret", "suite")
+
+    def __init__(
+        self,
+        seal: Operation,
+        secret: bytes,
+        head: bytes,
+        head_vouched: bytes,
+        *,
+        index: int,
+        suite: Suite,
+        relay_key: bytes,
+    ) -> None:
+        self.seal = seal
+        self.index = index
+        self.suite = suite
+        self.relay_key = relay_key  # empty: nothing is relayed
+        self.relay: RelaySend | None = None
         self.secret = secret  # only to refuse the same key twice; never shown
         self.head = head  # the datagram header without its counter
         self.head_vouched = head_vouched
@@ -56,12 +98,15 @@ class SendKey:
 
 
 class ReceiveKey:
-    """A key to open with. `first` until something authentic has come in under it."""
+    """A key to open with. `first` until something authentic has come in under it. `relay` as in a `SendKey`."""
 
-    __slots__ = ("accounted", "bytes", "first", "index", "open", "peer", "window")
+    __slots__ = ("accounted", "bytes", "first", "index", "open", "peer", "relay", "relay_key", "suite", "window")
 
-    def __init__(self, index: int, peer: Peer, open_: Operation) -> None:
+    def __init__(self, index: int, peer: Peer, open_: Operation, *, suite: Suite, relay_key: bytes) -> None:
         self.index = index
+        self.suite = suite
+        self.relay_key = relay_key
+        self.relay: RelayReceive | None = None
         self.peer = peer
         self.open = open_
         self.window = ReplayWindow()
