@@ -25,6 +25,7 @@ from meshd.forward.cost import LOSS_BOUNDS, RTT_BOUNDS
 from meshd.forward.entries import EntryKind
 from meshd.forward.header import DATA_OVERHEAD, DatagramType
 from meshd.forward.path import PathState
+from meshd.forward.relay import RELAY_OVERHEAD
 from meshd.gossip import messages
 from meshd.gossip.records import FLOOR_KEY
 from meshd.gossip.values import HOST_KEY, LINKS_KEY, attachment_key, learned_key
@@ -132,7 +133,7 @@ def test_datagram_types_and_sizes() -> None:
             parts = re.sub(r"\([^)]*\)", "", row[2])
             assert 4 + sum(map(int, re.findall(r" (\d+)", " " + parts))) == int(row[3]), "the parts add up"
         elif row[3]:
-            assert row[3] == f"{DATA_OVERHEAD}+n"
+            assert row[3] == f"{RELAY_OVERHEAD if row[1] == 'RELAY' else DATA_OVERHEAD}+n"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ HELD = {
     "crypto_noise.json": "tests/crypto/test_noise.py",
     "datagram.json": "tests/engine/make_vectors.py",
     "gossip.json": "tests/gossip/test_messages.py",
+    "relay.json": "tests/engine/make_relay_vectors.py",
 }
 
 
