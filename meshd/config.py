@@ -127,6 +127,7 @@ class LaunchOptions:
     name: str | None = None  # peer name, MAC notation; None: from the host's key
     nickname: str | None = None  # None: the host name
     engine: str = "auto"
+    capture: str = "tap"  # or pcap:IFACE
     discovery: bool = True
     restart: bool = True
     resume: bool = False
@@ -136,6 +137,12 @@ class LaunchOptions:
     password_file: Path | None = None
     log_level: str = "info"
     rekey_interval_s: float | None = None  # tests turn the 120 s down
+
+    @property
+    def capture_interface(self) -> str | None:
+        """The IFACE of pcap:IFACE; None with a TAP of our own."""
+        mode, _, interface = self.capture.partition(":")
+        return interface if mode == "pcap" else None
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -75,6 +75,8 @@ class DropReason(enum.IntEnum):
     RELAY_NO_ROUTE = 49  # no way leads to the host that a relayed datagram is for
     RELAY_LOOP = 50  # it would go back to where it came from
     RELAY_TTL = 51  # it has passed too many hosts
+    # pcap mode
+    CAPTURE_ECHO = 52  # its source MAC is of a frame that we sent a moment ago: what we sent came back
 
 
 class DropCounters:

@@ -16,9 +16,18 @@ from meshd.capture.sysctl import disable_ipv6
 from meshd.errors import UserError
 from meshd.ids import Mac, format_mac, parse_mac
 
-__all__ = ["bridge_fdb", "bridge_ports", "check_bridge", "enslave", "ensure_bridge", "remove_bridge", "set_port"]
+__all__ = [
+    "MADE_BY_MESHD",
+    "bridge_fdb",
+    "bridge_ports",
+    "check_bridge",
+    "enslave",
+    "ensure_bridge",
+    "remove_bridge",
+    "set_port",
+]
 
-_ALIAS = "meshd"  # marks the bridge as ours, for `reset` and for a router that starts again
+MADE_BY_MESHD = "meshd"  # marks the bridge as ours, for `reset` and for a router that starts again
 _OTHER_NAME = "remove it, or give another name with --bridge"
 _NUD_PERMANENT = 0x80  # the ports' own addresses, not learned ones
 
@@ -35,7 +44,7 @@ def check_bridge(ipr: IPRoute, name: str) -> Link | None:
     if link.kind != "bridge":
         what = f" but a {link.kind} device" if link.kind else ""
         raise UserError(f"an interface {name} exists already and is not a bridge{what}", hint=_OTHER_NAME)
-    if link.alias != _ALIAS and (bridge_ports(ipr, name) or interface_addresses(ipr, name)):
+    if link.alias != MADE_BY_MESHD and (bridge_ports(ipr, name) or interface_addresses(ipr, name)):
         raise UserError(f"a bridge {name} exists already and is in use by something else", hint=_OTHER_NAME)
     return link
 
@@ -58,7 +67,7 @@ def ensure_bridge(ipr: IPRoute, name: str, mac: Mac, mtu: int) -> bool:
 
 def _configure(ipr: IPRoute, link: Link, mac: Mac, mtu: int) -> None:
     disable_ipv6(link.name)
-    ipr.link("set", index=link.index, ifalias=_ALIAS, kind="bridge", br_mcast_snooping=0, br_stp_state=0)
+    ipr.link("set", index=link.index, ifalias=MADE_BY_MESHD, kind="bridge", br_mcast_snooping=0, br_stp_state=0)
     if link.mac != mac:
         ipr.link("set", index=link.index, address=format_mac(mac))
     if link.mtu != mtu:
@@ -84,7 +93,7 @@ def set_port(
 def remove_bridge(ipr: IPRoute, name: str) -> bool:
     """Remove the bridge (its ports stay, without a bridge); False if there is none. Raises UserError if it is not ours."""
     link = find_link(ipr, name)
-    if link is not None and (link.kind != "bridge" or link.alias != _ALIAS):
+    if link is not None and (link.kind != "bridge" or link.alias != MADE_BY_MESHD):
         raise UserError(f"{name} is not a bridge that meshd made; it stays")
     return delete_link(ipr, name)
 

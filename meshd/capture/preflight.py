@@ -13,10 +13,11 @@ from pyroute2 import IPRoute
 
 from meshd.capture.bridge import check_bridge
 from meshd.capture.firewall import firewall_warning, forward_rejects
+from meshd.capture.interface import look_at_interface
 from meshd.capture.links import check_ifname, find_link
 from meshd.errors import UserError
 
-__all__ = ["check_machine", "check_rights", "kernel_warning"]
+__all__ = ["check_machine", "check_pcap_machine", "check_rights", "kernel_warning"]
 
 _CAP_NET_ADMIN = 12  # linux/capability.h
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
@@ -32,12 +33,20 @@ def check_machine(ipr: IPRoute, bridge: str, tap: str) -> list[str]:
     return [warning for warning in warnings if warning]
 
 
-def check_rights(status: Path = Path("/proc/thread-self/status"), tun: Path = _TUN) -> None:
-    """Raises UserError unless we may configure networks and there is TUN/TAP."""
+def check_pcap_machine(ipr: IPRoute, interface: str) -> list[str]:
+    """The same where frames are captured on an interface that is there: no TUN/TAP, bridge or firewall rule is needed."""
+    check_rights(tun=None)
+    look_at_interface(ipr, interface)
+    warning = kernel_warning(os.uname().release)
+    return [warning] if warning else []
+
+
+def check_rights(status: Path = Path("/proc/thread-self/status"), tun: Path | None = _TUN) -> None:
+    """Raises UserError unless we may configure networks and there is TUN/TAP (None: it is not needed)."""
     effective = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("CapEff:"))
     if not int(effective, 16) >> _CAP_NET_ADMIN & 1:
         raise UserError("the router needs root (CAP_NET_ADMIN) to make interfaces; run it with sudo")
-    if not tun.exists():
+    if tun is not None and not tun.exists():
         raise UserError(
             f"{tun} is missing: the kernel has no TUN/TAP",
             hint="load it with `modprobe tun`, or in a container start it with --device /dev/net/tun",

@@ -77,6 +77,7 @@ class Plug:
     mac: Mac
     mtu: int
     gso_max_size: int
+    host_mtu: int = 0  # of the host's end, where it differs: a bridge of others shrinks to its smallest port
     addresses: Sequence[str] = ()
     multicast_route: bool = True
 
@@ -203,7 +204,7 @@ def _create_pair(ipr: IPRoute, namespace_fd: int, want: Plug) -> None:
             ifname=want.host_ifname,
             kind="veth",
             address=format_mac(_host_end_mac(want.mac)),
-            mtu=want.mtu,
+            mtu=want.host_mtu or want.mtu,
             gso_max_size=want.gso_max_size,
             peer={
                 "ifname": want.ifname,
@@ -231,7 +232,8 @@ def _alias(bridge: str) -> str:
 def _connect_host_end(ipr: IPRoute, want: Plug) -> None:
     index = require_link(ipr, want.host_ifname).index
     disable_ipv6(want.host_ifname)
-    ipr.link("set", index=index, ifalias=_alias(want.bridge), mtu=want.mtu, gso_max_size=want.gso_max_size)
+    mtu = want.host_mtu or want.mtu
+    ipr.link("set", index=index, ifalias=_alias(want.bridge), mtu=mtu, gso_max_size=want.gso_max_size)
     enslave(ipr, want.host_ifname, want.bridge)
     ipr.link("set", index=index, state="up")
 

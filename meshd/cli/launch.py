@@ -33,6 +33,13 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option("--foreground", is_flag=True, help="Do not go into the background; log to stderr.")
 @click.option("--bridge", default=DEFAULT_BRIDGE, show_default=True, help="Name of the bridge device.")
 @click.option(
+    "--capture",
+    default="tap",
+    show_default=True,
+    metavar="tap|pcap:IFACE",
+    help="Frames come from a TAP in the bridge, or from an interface or bridge that is there.",
+)
+@click.option(
     "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(1, 65535), help="TCP and UDP port."
 )
 @click.option("--host", metavar="IP", help="Address to listen on (default: all).")
@@ -56,6 +63,7 @@ def launch(
     more_peers: tuple[str, ...],
     foreground: bool,
     bridge: str,
+    capture: str,
     port: int,
     host: str | None,
     mtu: int | None,
@@ -91,6 +99,7 @@ def launch(
       meshd launch --key-file mesh.key --peers host1    every other host
       meshd launch --resume                             after a stop
       meshd launch --foreground --key-file mesh.key     under a service manager
+      meshd launch --capture pcap:br0 --peers host1     for what is on br0
     """
     given_key, given_password = _secrets(key, password, from_file=key_file is not None or password_file is not None)
     if key_file == _ASK:
@@ -101,6 +110,7 @@ def launch(
         peers=_peers(peers, more_peers),
         foreground=foreground,
         bridge=bridge,
+        capture=capture,
         port=port,
         host=host,
         mtu=mtu,

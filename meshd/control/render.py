@@ -90,7 +90,7 @@ def _block(report: Json, paint: Paint) -> str:
         ("Mesh", report["Mesh"]["Id"]),
         ("Engine", _with(engine["Name"], engine["Reason"])),
         ("Offloads", engine["Offloads"] or "none"),
-        ("Bridge", _with(bridge["Name"], bridge["Mac"] or "missing")),
+        ("Bridge", _with(bridge["Name"], bridge["Mac"] or "missing") if bridge["Name"] else "none"),
         ("Capture", router["Interface"]),
         ("MTU", str(bridge["MTU"])),
         ("Loop", _loop(report)),

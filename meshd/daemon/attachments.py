@@ -97,6 +97,7 @@ class Attachments:
         bridge: str,
         mtu: int,
         mesh_seed: bytes,
+        host_mtu: int = 0,
     ) -> None:
         self._directory = directory
         self._engine = engine
@@ -104,6 +105,7 @@ class Attachments:
         self._remember = remember
         self._bridge = bridge
         self._mtu = mtu
+        self._host_mtu = host_mtu
         self._seed = mesh_seed
         self._by_namespace: dict[Inode, _Attachment] = {}
         self._wanted: dict[str, WantedAttachment] = {}
@@ -123,6 +125,11 @@ class Attachments:
     async def attach(self, request: AttachRequest) -> AttachResult:
         """Raises UserError, and then nothing has changed."""
         async with self._change:
+            if not self._bridge:
+                raise UserError(
+                    "this router captures on an interface that is no bridge: there is nothing to plug a container into",
+                    hint="launch it with --capture tap, or pcap:BRIDGE",
+                )
             target = await resolve_target(request.container, self._engine)
             return await self._attach(target, request)
 
@@ -192,6 +199,7 @@ class Attachments:
             mac=wanted.mac,
             mtu=self._mtu,
             gso_max_size=gso_max_size(self._mtu),
+            host_mtu=self._host_mtu,
             addresses=wanted.addresses,
         )
         descriptor = await asyncio.to_thread(target.namespace.open)
@@ -299,8 +307,10 @@ class Attachments:
 
         Looking at the host ends first keeps what works without asking anybody: also while Docker is down, and where a shared
         namespace has outlived the container that it was attached by. The other containers of Docker's are left to `reconcile`,
-        which follows once Docker answers: the router's start does not wait for that.
+        which follows once Docker answers: the router's start does not wait for that. Without a bridge there is none to adopt.
         """
+        if not self._bridge:
+            return
         self._wanted.update((attachment.id, attachment) for attachment in wanted)
         for attachment in wanted:
             if attachment.host_end in host_ends:

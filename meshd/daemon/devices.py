@@ -1,4 +1,4 @@
-"""The machine's part of a router: sockets, bridge, TAP, firewall rule. Opened in an order in which a refusal leaves nothing.
+"""The machine's part of a router: sockets, and what frames are captured on. Opened in an order in which a refusal leaves nothing.
 
 First what can be taken by others and leaves no trace (the UDP ports), then what is made (bridge, TAP). A bridge that was made here
 is removed again if the start fails later; at an ordinary stop it stays, as do the containers' interfaces and the firewall rule:
@@ -7,27 +7,22 @@ their traffic on this host goes on without the router.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pyroute2 import IPRoute
 
-from meshd.capture.bridge import enslave, ensure_bridge, remove_bridge
-from meshd.capture.firewall import ensure_rules, remove_rules
-from meshd.capture.links import find_link
 from meshd.capture.netlink import Netlink
-from meshd.capture.tap import TapDevice, open_tap, prepare_tap
 from meshd.capture.underlay import addresses_of_host, local_endpoints
-from meshd.capture.veth import host_ends
 from meshd.config import LaunchOptions, interface_mtu
+from meshd.daemon.capturing import Capturing, capturing_for
 from meshd.daemon.preflight import tap_name
 from meshd.errors import UserError
 from meshd.ids import Mac
 from meshd.net.udp import UdpPort, open_udp_port
 
-__all__ = ["Devices", "Underlay", "bridge_mac", "join_tap", "open_devices", "open_ports", "restore_bridge", "survey"]
+__all__ = ["Devices", "Underlay", "bridge_mac", "open_devices", "open_ports", "survey"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +43,8 @@ class Underlay:
 class Devices:
     """Everything open. `close` ends what ends with the router; `undo` also removes what this start made."""
 
-    ports: list[UdpPort] = field(default_factory=list)
-    tap: TapDevice | None = None
-    bridge: str = ""
-    bridge_made: bool = False
-    rule_made: bool = False
+    ports: list[UdpPort]
+    capturing: Capturing
 
     def port_offloads(self) -> list[str]:
         """What the UDP sockets leave to the kernel: "udp gso", "udp gro"."""
@@ -66,22 +58,16 @@ class Devices:
         for port in self.ports:
             port.close()
         self.ports.clear()
-        if self.tap is not None:
-            self.tap.close()
-            self.tap = None
+        self.capturing.close()
 
     def undo(self, ipr: IPRoute) -> None:
         self.close()
-        if self.bridge_made:
-            remove_bridge(ipr, self.bridge)
-        if self.rule_made:
-            with contextlib.suppress(OSError):
-                remove_rules(self.bridge)
+        self.capturing.undo(ipr)
 
 
 def survey(ipr: IPRoute, options: LaunchOptions) -> Underlay:
     """Blocks. Raises UserError where the underlay leaves no room for frames."""
-    exclude = {options.bridge, tap_name(options.bridge)}
+    exclude = {options.capture_interface or options.bridge, tap_name(options.bridge)}
     endpoints = [options.host] if options.host else local_endpoints(ipr, exclude)
     mtu = _underlay_mtu(ipr, endpoints)
     chosen = options.mtu or _interface_mtu(mtu, 6 if endpoints and all(":" in address for address in endpoints) else 4)
@@ -136,45 +122,10 @@ def open_ports(options: LaunchOptions) -> list[UdpPort]:
 
 async def open_devices(netlink: Netlink, options: LaunchOptions, mac: Mac, mtu: int) -> Devices:
     """Raises UserError or OSError with nothing left behind."""
-    devices = Devices(ports=open_ports(options), bridge=options.bridge)
+    devices = Devices(ports=open_ports(options), capturing=capturing_for(options, mac, mtu))
     try:
-        await netlink.run(lambda ipr: _make(ipr, devices, mac, mtu))
+        await netlink.run(devices.capturing.make)
     except BaseException:
         await netlink.run(devices.undo)
         raise
     return devices
-
-
-def _make(ipr: IPRoute, devices: Devices, mac: Mac, mtu: int) -> None:
-    devices.bridge_made = ensure_bridge(ipr, devices.bridge, mac, mtu)
-    name = tap_name(devices.bridge)
-    devices.tap = open_tap(name)
-    join_tap(ipr, name, devices.bridge, mtu)
-    devices.rule_made = _allow_forwarding(devices.bridge)
-
-
-def _allow_forwarding(bridge: str) -> bool:
-    """True if the rule was missing. A firewall that cannot be asked costs a warning: on many hosts bridged frames never meet it."""
-    try:
-        return ensure_rules(bridge)
-    except OSError as error:
-        _log.warning("cannot add the firewall rule for %s: %s", bridge, error)
-        return False
-
-
-def join_tap(ipr: IPRoute, name: str, bridge: str, mtu: int) -> None:
-    """Make the TAP a port of the bridge."""
-    prepare_tap(ipr, name, mtu)
-    enslave(ipr, name, bridge)
-
-
-def restore_bridge(ipr: IPRoute, bridge: str, mac: Mac, mtu: int, tap: str) -> bool:
-    """Put right what others changed: the bridge itself, its ports, the firewall rule. True: the TAP is there, and a port of it."""
-    ensure_bridge(ipr, bridge, mac, mtu)
-    for end in host_ends(ipr, bridge):
-        enslave(ipr, end, bridge)
-    _allow_forwarding(bridge)
-    if find_link(ipr, tap) is None:
-        return False
-    join_tap(ipr, tap, bridge, mtu)
-    return True

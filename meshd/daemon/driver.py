@@ -147,6 +147,10 @@ class Driver:
         try:
             self._engine.pump_frames(now)
         except OSError as error:
+            if error.errno == errno.ENETDOWN:  # a captured interface; libuv has stopped to watch what showed an error
+                self.drop_frames()
+                self._loop.add_reader(self._frames.fileno(), self._run, self._pump_frames)
+                return
             if error.errno not in _TAP_GONE:
                 raise
             self._loop.remove_reader(self._frames.fileno())

@@ -6,8 +6,8 @@ import ipaddress
 import re
 
 from meshd.capture.netlink import Netlink
-from meshd.capture.preflight import check_machine, check_rights
-from meshd.config import MAX_INTERFACE_MTU, MIN_INTERFACE_MTU, LaunchOptions, Paths
+from meshd.capture.preflight import check_machine, check_pcap_machine, check_rights
+from meshd.config import DEFAULT_BRIDGE, MAX_INTERFACE_MTU, MIN_INTERFACE_MTU, LaunchOptions, Paths
 from meshd.daemon.supervise import lock_is_free
 from meshd.errors import UserError
 from meshd.ids import parse_mac
@@ -30,12 +30,17 @@ def _is_nickname(text: str) -> bool:
 
 def check_launch(options: LaunchOptions, paths: Paths) -> tuple[str, ...]:
     """Warnings, one line each. Raises UserError for what cannot work."""
-    check_rights()
+    if options.capture_interface is None:
+        check_rights()
+    else:
+        check_rights(tun=None)
     _check_options(options)
     if not lock_is_free(paths.lock):
         return ()  # the caller takes the lock next, and says who holds it
     netlink = Netlink()
     try:
+        if (interface := options.capture_interface) is not None:
+            return tuple(netlink.call_sync(lambda ipr: check_pcap_machine(ipr, interface)))
         return tuple(netlink.call_sync(lambda ipr: check_machine(ipr, options.bridge, tap_name(options.bridge))))
     finally:
         netlink.close()
@@ -44,6 +49,7 @@ def check_launch(options: LaunchOptions, paths: Paths) -> tuple[str, ...]:
 def _check_options(options: LaunchOptions) -> None:
     if len(options.bridge) > MAX_BRIDGE_NAME:
         raise UserError(f"the bridge name {options.bridge!r} is longer than {MAX_BRIDGE_NAME} characters")
+    _check_capture(options)
     if not 0 < options.port < 65536:
         raise UserError(f"port {options.port} is not between 1 and 65535")
     if options.mtu is not None and not MIN_INTERFACE_MTU <= options.mtu <= MAX_INTERFACE_MTU:
@@ -66,3 +72,18 @@ def _check_options(options: LaunchOptions) -> None:
         raise UserError("--resume uses the stored peers: give no others with it")
     if options.rekey_interval_s is not None and not 1 <= options.rekey_interval_s <= 120:
         raise UserError("the rekey interval is between 1 and 120 seconds")
+
+
+def _check_capture(options: LaunchOptions) -> None:
+    interface = options.capture_interface
+    if interface is None and options.capture != "tap":
+        raise UserError(
+            f"--capture {options.capture!r} is neither tap nor pcap:IFACE", hint="for example --capture pcap:br0"
+        )
+    if interface == "":
+        raise UserError("--capture pcap: names no interface", hint="for example --capture pcap:br0")
+    if interface is not None and options.bridge != DEFAULT_BRIDGE:
+        raise UserError(
+            "--bridge names the bridge that --capture tap makes; with pcap none is made",
+            hint="to plug containers into a bridge that is there, capture on it: --capture pcap:BRIDGE",
+        )

@@ -23,7 +23,6 @@ from pathlib import Path
 from meshd import __version__
 from meshd.capture.docker import DockerClient
 from meshd.capture.netlink import Netlink
-from meshd.capture.tap import open_tap, tap_tx_dropped
 from meshd.capture.veth import host_ends
 from meshd.config import LaunchOptions, NodeConfig, Paths
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
@@ -31,14 +30,12 @@ from meshd.control.server import serve
 from meshd.crypto.identity import Identity
 from meshd.crypto.meshkey import MeshKey
 from meshd.daemon.attachments import Attachments
-from meshd.daemon.devices import bridge_mac, join_tap, open_devices, restore_bridge, survey
+from meshd.daemon.devices import bridge_mac, open_devices, survey
 from meshd.daemon.driver import Driver, KnownHosts
 from meshd.daemon.keys import load_identity, load_key
 from meshd.daemon.launch import ReadyAnswer
-from meshd.daemon.preflight import tap_name
 from meshd.daemon.state import State, StateWriter
 from meshd.daemon.watch import Watch
-from meshd.drops import DropReason
 from meshd.errors import UserError
 from meshd.forward.engine.interface import Engine, Upcalls
 from meshd.forward.engine.python import PythonEngine
@@ -92,7 +89,8 @@ class Router:
         self._mac = bridge_mac(key.mesh_id, identity.host_id)
         self._devices = await open_devices(self._netlink, self._options, self._mac, self._underlay.interface_mtu)
         self._closing.push_async_callback(self._close_devices)
-        await self._writer.run(partial(_set_bridge, name=self._options.bridge))
+        if self._devices.capturing.bridge:
+            await self._writer.run(partial(_set_bridge, name=self._devices.capturing.bridge))
         remembered = await asyncio.to_thread(state.hosts) if self._options.resume or self._restarted else {}
         self._compose(identity, key, boot, targets, remembered)
         self._closing.push_async_callback(self._driver.close)
@@ -105,7 +103,10 @@ class Router:
         await self._writer.run(partial(State.set_targets, targets=targets))
         self._ready = self._complete = True
         _log.info(
-            "%s is ready: bridge %s, UDP and TCP port %d", self._node.label, self._options.bridge, self._options.port
+            "%s is ready: %s, UDP and TCP port %d",
+            self._node.label,
+            self._devices.capturing.describe(),
+            self._options.port,
         )
 
     def _load_secrets(self) -> tuple[Identity, MeshKey]:
@@ -125,15 +126,15 @@ class Router:
         targets: tuple[str, ...],
         remembered: Mapping[HostId, tuple[Endpoint, ...]],
     ) -> None:
-        tap = self._devices.tap
-        if tap is None:
-            raise UserError("the TAP device is gone before the router was ready", hint="launch again")
+        frames = self._devices.capturing.port
+        if frames is None:
+            raise UserError("the port for frames is gone before the router was ready", hint="launch again")
         config = self._node_config(identity)
         self._engine: Engine
 
         def make_engine(upcalls: Upcalls) -> Engine:
             self._engine = PythonEngine(
-                frames=tap,
+                frames=frames,
                 ports=self._devices.ports,
                 upcalls=upcalls,
                 origin=short_id(identity.host_id),
@@ -157,7 +158,7 @@ class Router:
         self._driver = Driver(
             node=self._node,
             engine=self._engine,
-            frames=tap,
+            frames=frames,
             ports=self._devices.ports,
             clock=self._clock,
             tap_lost=self._tap_lost,
@@ -188,17 +189,20 @@ class Router:
             engine=docker,
             netlink=self._netlink,
             remember=self._writer.run,
-            bridge=self._options.bridge,
+            bridge=self._devices.capturing.bridge,
             mtu=self._underlay.interface_mtu,
             mesh_seed=key.mesh_id,
+            host_mtu=self._devices.capturing.host_mtu,
         )
-        ends = await self._netlink.run(lambda ipr: host_ends(ipr, self._options.bridge))
+        ends = await self._netlink.run(lambda ipr: host_ends(ipr, self._devices.capturing.bridge))
         await self._attachments.adopt(state.attachments(), ends)
         self._watch = Watch(
             attachments=self._attachments,
             docker=docker,
             netlink=self._netlink,
-            bridge=self._options.bridge,
+            bridge=self._devices.capturing.bridge,
+            own_links=self._devices.capturing.links,
+            has_rule=self._devices.capturing.has_rule,
             restore_devices=self._restore_devices,
         )
         self._watch.start()
@@ -224,23 +228,20 @@ class Router:
     # ── what others did to our devices
 
     def _tap_lost(self) -> None:
-        _log.warning("the TAP device was removed: making it anew")
+        _log.warning("%s was removed: looking for it", self._devices.capturing.describe())
         self._watch.devices_lost()
 
     async def _restore_devices(self) -> None:
-        """Bridge, TAP and ports as they should be, whatever of them is missing."""
-        name = tap_name(self._options.bridge)
-        mtu = self._underlay.interface_mtu
-        lost = not await self._netlink.run(lambda ipr: restore_bridge(ipr, self._options.bridge, self._mac, mtu, name))
-        if not lost:
+        """What frames are captured on as it should be, whatever of it is missing."""
+        capturing = self._devices.capturing
+        if await self._netlink.run(capturing.mend):
             return
-        if self._devices.tap is not None:
+        if capturing.port is not None:
             self._driver.drop_frames()
-            self._devices.tap.close()
-        tap = open_tap(name)
-        self._devices.tap = tap
-        self._driver.replace_frames(tap)  # first: if joining fails, the next attempt only joins what it finds
-        await self._netlink.run(lambda ipr: join_tap(ipr, name, self._options.bridge, mtu))
+            capturing.close()
+        frames = await self._netlink.run(capturing.reopen)
+        self._driver.replace_frames(frames)  # first: if joining fails, the next attempt only joins what it finds
+        await self._netlink.run(capturing.join)
 
     def _persist_boot(self, at_least: int) -> None:
         """The mesh knows a later life of this host: go beyond it, on disk first."""
@@ -269,29 +270,30 @@ class Router:
             nickname=self._node.nickname,
             pid=os.getpid(),
             addresses=list(self._underlay.endpoints),
-            warnings=[],
+            warnings=list(self._devices.capturing.warnings),
         )
 
-    def _node_view(self, tap: str) -> NodeView:
-        """The node's view, with what the kernel dropped before the engine could read it."""
+    def _node_view(self) -> NodeView:
+        """The node's view, with what was dropped before the engine could read it."""
         view = self._node.view(self._clock())
-        dropped = tap_tx_dropped(tap)
-        return replace(view, drops={**view.drops, DropReason.KERNEL_TAP.name.lower(): dropped}) if dropped else view
+        drops = dict(view.drops)
+        for reason, count in self._devices.capturing.drops().items():
+            drops[reason] = drops.get(reason, 0) + count
+        return replace(view, drops=drops)
 
     def view(self) -> RouterView:
-        tap = self._devices.tap
-        name = tap_name(self._options.bridge)
+        capturing = self._devices.capturing
         return RouterView(
             version=__version__,
             pid=os.getpid(),
             uptime_s=round(self._clock() - self._started, 3),
-            node=self._node_view(name),
+            node=self._node_view(),
             engine=self._engine.name,
             engine_reason="the native engine is not part of this version",
-            capture=f"{name} (via tap)",
-            bridge=self._options.bridge,
+            capture=capturing.describe(),
+            bridge=capturing.bridge,
             mtu=self._underlay.interface_mtu,
-            offloads=", ".join([*(tap.offloads if tap else ()), *self._devices.port_offloads()]),
+            offloads=", ".join([*capturing.offloads(), *self._devices.port_offloads()]),
             attachments=self._attachments.views(),
             loop=self._driver.loop_view(),
             rss_mib=round(resident_mib(), 1),

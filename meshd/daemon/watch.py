@@ -17,7 +17,6 @@ from meshd.capture.link_watcher import LinkChange, LinkEvent, LinkWatcher
 from meshd.capture.netlink import Netlink
 from meshd.capture.veth import host_ends
 from meshd.daemon.attachments import Attachments
-from meshd.daemon.preflight import tap_name
 from meshd.errors import UserError
 
 __all__ = ["RECHECK_S", "Watch"]
@@ -39,6 +38,8 @@ class Watch:
         docker: DockerClient,
         netlink: Netlink,
         bridge: str,
+        own_links: frozenset[str],
+        has_rule: bool,
         restore_devices: Callable[[], Awaitable[None]],
     ) -> None:
         self._attachments = attachments
@@ -46,7 +47,8 @@ class Watch:
         self._netlink = netlink
         self._bridge = bridge
         self._restore_devices = restore_devices
-        self._own_links = frozenset({bridge, tap_name(bridge)})
+        self._own_links = own_links
+        self._has_rule = has_rule
         self._links = LinkWatcher(asyncio.get_running_loop(), self._link_event)
         self._tasks: set[asyncio.Task[None]] = set()
         self._docker_task: asyncio.Task[None] | None = None
@@ -55,7 +57,8 @@ class Watch:
 
     def start(self) -> None:
         self._links.start()
-        self._spawn(self._recheck())
+        if self._has_rule:
+            self._spawn(self._recheck())
         self.follow_docker()
 
     async def close(self) -> None:
@@ -99,18 +102,22 @@ class Watch:
         self.devices_lost()
 
     def devices_lost(self) -> None:
-        """The bridge or the TAP may be gone; both often go one after the other, so one repair is under way at a time."""
+        """What frames are captured on may be gone; bridge and TAP often go one after the other, so one repair is under way at a
+        time."""
         if not self._restoring:
             self._restoring = True
             self._spawn(self._restore())
 
     async def _restore(self) -> None:
+        told = ""
         try:
             while True:
                 try:
                     await self._restore_devices()
                 except (OSError, UserError) as error:
-                    _log.warning("cannot restore the bridge yet: %s", error)
+                    if str(error) != told:  # an interface of others may be gone for long
+                        told = str(error)
+                        _log.warning("cannot restore what frames are captured on yet: %s", told)
                     await asyncio.sleep(RESTORE_RETRY_S)
                 else:
                     return

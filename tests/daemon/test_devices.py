@@ -12,6 +12,7 @@ from pyroute2 import IPRoute
 
 from meshd.config import LaunchOptions
 from meshd.daemon import devices as module
+from meshd.daemon.capturing import capturing_for
 from meshd.daemon.devices import Devices, bridge_mac, open_ports, survey
 from meshd.errors import UserError
 from meshd.ids import is_multicast
@@ -41,7 +42,7 @@ def test_one_port_for_each_family(port: int) -> None:
     ports = open_ports(LaunchOptions(port=port))
     assert [opened.family for opened in ports] == [4, 6]
     assert {opened.local.port for opened in ports} == {port}
-    devices = Devices(ports=ports)
+    devices = Devices(ports=ports, capturing=capturing_for(LaunchOptions(), bridge_mac(b"m" * 16, b"h" * 16), 1372))
     assert set(devices.port_offloads()) <= {"udp gso", "udp gro"}
     devices.close()
     devices.close()

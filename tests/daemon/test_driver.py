@@ -317,6 +317,21 @@ def test_a_lost_tap_is_told_once_and_read_no_more() -> None:
     run(test)
 
 
+def test_an_interface_that_went_down_is_read_on() -> None:
+    """libuv stops to watch a descriptor that showed an error: it has to be told again."""
+
+    async def test(bench: Bench) -> None:
+        bench.engine.failure = OSError(errno.ENETDOWN, "down")
+        bench.driver.start()
+        bench.tap.send(b"wakes it")
+        await turns(20)
+        bench.engine.failure = None
+        await spin_until(lambda: bool(bench.engine.frames))
+        assert bench.lost == 0
+
+    run(test)
+
+
 def test_a_new_tap_takes_the_old_ones_place() -> None:
     async def test(bench: Bench) -> None:
         bench.driver.start()
