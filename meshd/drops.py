@@ -77,6 +77,8 @@ class DropReason(enum.IntEnum):
     RELAY_TTL = 51  # it has passed too many hosts
     # pcap mode
     CAPTURE_ECHO = 52  # its source MAC is of a frame that we sent a moment ago: what we sent came back
+    # the gate
+    NO_COOKIE = 53  # a handshake that must first show a cookie: one was sent
 
 
 class DropCounters:

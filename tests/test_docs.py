@@ -17,6 +17,7 @@ import pytest
 from meshd.config import Paths
 from meshd.control import limits
 from meshd.crypto.aead import Suite
+from meshd.crypto.cookie import COOKIE_SIZE, CookieKind
 from meshd.crypto.wire import MessageType, message_size
 from meshd.daemon.supervise import EXIT_REFUSED, EXIT_STOPPED
 from meshd.drops import DropReason
@@ -129,7 +130,8 @@ def test_datagram_types_and_sizes() -> None:
     assert {kind.value for kind in DatagramType} == {kind.value for kind in MessageType}
     for row in table_rows:
         if row[3].isdigit():
-            assert message_size(MessageType(int(row[0]))) == int(row[3])
+            size = COOKIE_SIZE if row[1] == "COOKIE" else message_size(MessageType(int(row[0])))
+            assert size == int(row[3])
             parts = re.sub(r"\([^)]*\)", "", row[2])
             assert 4 + sum(map(int, re.findall(r" (\d+)", " " + parts))) == int(row[3]), "the parts add up"
         elif row[3]:
@@ -140,6 +142,7 @@ def test_datagram_types_and_sizes() -> None:
     ("heading", "first", "numbers"),
     [
         ("Data", "suite", {suite.name: suite.value for suite in Suite}),
+        ("Cookies", "cookie kind", {kind.name: kind.value for kind in CookieKind}),
         ("Entries", "kind", {kind.name: kind.value for kind in EntryKind}),
         ("Control entries", "subtype", {subtype.name: subtype.value for subtype in Subtype}),
         ("Control entries", "bye reason", {reason.name: reason.value for reason in ByeReason}),

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PRODUCT = ROOT / "meshd"
 
-BASE = frozenset({"config", "drops", "errors", "ids", "views"})
+BASE = frozenset({"budget", "config", "drops", "errors", "ids", "views"})
 PURE = frozenset({"crypto", "dns", "forward", "gossip", "ipam", "node"})
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESGCMSIV, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from meshd.errors import DecodeError
@@ -91,6 +91,7 @@ def test_identities(role: str) -> None:
     assert (binding[:32], binding[96:]) == (public, b"\x01")
     ed25519.verify(binding[32:96], b"meshd binding v1" + bytes.fromhex(KEYS["mesh"]["mesh_id"]) + x25519)
     assert row["mac1"] == blake2s(b"meshd mac1 v1" + x25519).hex()
+    assert row["cookie"] == blake2s(b"meshd cookie v1" + x25519).hex()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("mesh", 0), ("password", 1)])
@@ -102,6 +103,7 @@ def test_mesh_keys(name: str, kind: int) -> None:
     assert row["text"] == "mk1-" + base64.b32encode(body + checksum).decode().lower()
     assert row["psk"] == hkdf(key, b"meshd psk v1").hex()
     assert row["mac1_bootstrap"] == hkdf(mesh_id if kind else key, b"meshd mac1 bootstrap v1").hex()
+    assert row["cookie_bootstrap"] == hkdf(mesh_id if kind else key, b"meshd cookie bootstrap v1").hex()
     assert row["prologue"] == (b"meshd" + bytes((1, 1)) + mesh_id).hex()
 
 
@@ -114,6 +116,27 @@ def test_password_derivation() -> None:
     )
     assert row["key"] == derived.hex()
     assert row["mesh_id"] == labelled(b"meshd mesh id v1", name, 16).hex()
+
+
+def test_cookies() -> None:
+    """Made anew from secret, address and the datagrams that they answer; and what the next try does with them."""
+    vectors = load("cookie.json")
+    key = bytes.fromhex(vectors["secret"])
+    value = hashlib.blake2s(vectors["address"].encode(), key=key, digest_size=15).digest()
+    static, bootstrap = KEYS["responder"]["cookie"], KEYS["mesh"]["cookie_bootstrap"]
+    for row, cookie_key in zip(vectors["cookies"], (static, bootstrap, static), strict=True):
+        answers, nonce = bytes.fromhex(row["answers"]), b"\x22" * 12
+        plain = bytes((row["kind"],)) + bytes.fromhex(row["value"]).ljust(15, b"\0")
+        sealed = AESGCMSIV(bytes.fromhex(cookie_key)).encrypt(nonce, plain, answers[-32:-16])
+        assert row["datagram"] == (bytes((0x13, 0, 0, 0)) + answers[4:8] + nonce + sealed).hex()
+        assert len(row["datagram"]) == 2 * 52
+        if row["kind"] == 1:
+            assert row["value"] == value.hex()
+        else:
+            assert bytes.fromhex(row["value"])[7] & 0x80
+    first = bytes.fromhex(vectors["cookies"][0]["answers"])
+    mac2 = hashlib.blake2s(first[:-16], key=value, digest_size=16).digest()
+    assert vectors["next_try_with_mac2"] == (first[:-16] + mac2).hex()
 
 
 def test_handshake_datagrams_begin_and_end_as_the_layout_says() -> None:

@@ -5,10 +5,13 @@
     meshkey     what every member of a mesh holds, and what is derived from it
     noise       Noise rev 34, patterns IKpsk2 and XXpsk3
     wire        datagrams 1, 2, 5, 6, 7: layout, sizes, mac1
+    cookie      datagram 3, mac2
+    gate        limits before anything costly; `incoming` asks it
+    liveness    which types 1 are new, and the challenge for those that are not
     handshake   one handshake, message by message; for datagrams and for control links
     session     which of the keys shared with a peer is used for what
     replay      which counters of a key have been seen
-    sessions    all of it for one host's datagrams: `Sessions`, with `outgoing`, `table`, `timers` and `events`
+    sessions    all of it for one host's datagrams: `Sessions`, with `incoming`, `outgoing`, `table`, `timers` and `events`
 
 Life of a key, as one host sees it (`session` says why there may be several NEXT and PREVIOUS):
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from meshd.crypto.aead import Suite
 from meshd.crypto.session import KeyPair
-from meshd.ids import Address, HostId
+from meshd.ids import Address, Endpoint, HostId
 
 __all__ = [
     "Event",
@@ -24,6 +24,7 @@ __all__ = [
     "SendKeyRemoved",
     "SessionLost",
     "SessionReady",
+    "Stranger",
 ]
 
 
@@ -102,6 +103,20 @@ class HandshakeFailed:
     reason: FailReason
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Stranger:
+    """Somebody without our mesh key asked who we are: at most one of these in 10 s."""
+
+    source: Endpoint
+
+
 Event = (
-    ReceiveKeyAdded | ReceiveKeyRemoved | SendKeyChanged | SendKeyRemoved | SessionReady | SessionLost | HandshakeFailed
+    ReceiveKeyAdded
+    | ReceiveKeyRemoved
+    | SendKeyChanged
+    | SendKeyRemoved
+    | SessionReady
+    | SessionLost
+    | HandshakeFailed
+    | Stranger
 )

@@ -37,6 +37,7 @@ from meshd.crypto.wire import (
     Message,
     MessageType,
     Rejected,
+    cookie_static,
     decode_liveness,
     decode_message,
     encode_liveness,
@@ -77,7 +78,7 @@ class Established:
 class Context:
     """What all handshakes of one host in one mesh share: identity, mesh key, and the collaborators."""
 
-    __slots__ = ("binding", "entropy", "identity", "mac1_keys", "mesh", "prologue", "verifier")
+    __slots__ = ("_cookie_static", "binding", "entropy", "identity", "mac1_keys", "mesh", "prologue", "verifier")
 
     def __init__(
         self, identity: Identity, mesh: MeshKey, entropy: Entropy, verifier: Verifier = verify_signature
@@ -88,12 +89,17 @@ class Context:
         self.verifier = verifier
         self.binding = identity.binding(mesh.mesh_id)
         self.mac1_keys = Mac1Keys(mac1_static(identity.x25519_public), mesh.mac1_bootstrap)
+        self._cookie_static = cookie_static(identity.x25519_public)
         # Another version, suite or mesh fails in Noise; nothing is negotiated, so nothing can be talked down.
         self.prologue = _PROLOGUE_LABEL + bytes((VERSION, mesh.suite)) + mesh.mesh_id
 
-    def read(self, data: Buffer) -> Message:
-        """A message whose form and mac1 are right. Raises Rejected."""
-        return decode_message(data, self.mac1_keys)
+    def read(self, data: Buffer, *, cookies: bool = False) -> Message:
+        """A message whose form and mac1 are right. Raises Rejected. `cookies`: see `decode_message`."""
+        return decode_message(data, self.mac1_keys, cookies=cookies)
+
+    def cookie_key(self, kind: MessageType) -> bytes:
+        """Of the cookies that answer a type 1 or 5."""
+        return self._cookie_static if kind is MessageType.INIT else self.mesh.cookie_bootstrap
 
     def noise(self, pattern: Pattern, *, initiator: bool, remote_static: bytes | None = None) -> HandshakeState:
         return HandshakeState(

@@ -7,9 +7,10 @@ Stored and shown as `mk1-` and 88 base32 characters (lower case, no padding; cas
 checksum = BLAKE2s(label, the 50 bytes before it), cut to 5: one in 2^40 typing errors passes. Of the `mk1` the digit is the
 version.
 
-What follows from the key, each by HKDF-BLAKE2s (RFC 5869) under a label of its own: the `psk` of both handshakes and the mac1
-key of the bootstrap datagrams. A password can be guessed, so nothing derived from it may be visible to a listener: there, mesh
-id and mac1 key come from the mesh *name* (the mac1 key by way of the mesh id, so that the stored form needs no name).
+What follows from the key, each by HKDF-BLAKE2s (RFC 5869) under a label of its own: the `psk` of both handshakes, the mac1 key of
+the bootstrap datagrams and the key of the cookies for them. A password can be guessed, so nothing derived from it may be visible
+to a listener: there, mesh id and these two keys come from the mesh *name* (by way of the mesh id, so that the stored form needs
+no name).
 
 Password: Argon2id (RFC 9106) version 1.3, 64 MiB, 3 passes, 1 lane, salt = BLAKE2s(label, mesh name) cut to 16 bytes. One lane,
 since the result must not depend on how many cores a small host has; about 0.3 s.
@@ -74,6 +75,7 @@ class MeshKey:
     from_password: bool
     psk: bytes = field(init=False, compare=False)
     mac1_bootstrap: bytes = field(init=False, compare=False)
+    cookie_bootstrap: bytes = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.key) != KEY_SIZE or len(self.mesh_id) != MESH_ID_SIZE:
@@ -81,6 +83,7 @@ class MeshKey:
         source = self.mesh_id if self.from_password else self.key
         object.__setattr__(self, "psk", hkdf(self.key, b"meshd psk v1"))
         object.__setattr__(self, "mac1_bootstrap", hkdf(source, b"meshd mac1 bootstrap v1"))
+        object.__setattr__(self, "cookie_bootstrap", hkdf(source, b"meshd cookie bootstrap v1"))
 
     @classmethod
     def generate(cls, entropy: Entropy, suite: Suite = Suite.AES_256_GCM) -> MeshKey:

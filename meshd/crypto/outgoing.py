@@ -9,6 +9,9 @@ given up.
 Each try is a fresh handshake (ephemeral key, index, liveness) to the next endpoint of the list, every second one through relays
 where there are some; an answer to an earlier try comes too late. After a type 6 it is the same type 7 that is repeated, since
 nothing but a datagram under the new key tells that it has arrived.
+
+A cookie that answers the last try is for the next one, which goes to the same endpoint after the first wait of the schedule. One
+counts for each try, so that whoever forges cookies gets no more out of us than silence would.
 """
 
 from __future__ import annotations
@@ -17,11 +20,22 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshd.crypto.cookie import CookieKind, CookieMemory, mac2, open_cookie
 from meshd.crypto.events import FailReason, HandshakeFailed
 from meshd.crypto.handshake import Context, Established, Initiator
+from meshd.crypto.liveness import FIRST_CHALLENGE
 from meshd.crypto.session import Timing
 from meshd.crypto.table import Peer, SessionTable, SessionTimers, Timer
-from meshd.crypto.wire import Liveness, Message, Rejected
+from meshd.crypto.wire import (
+    LIVENESS_SIZE,
+    MAC1_SIZE,
+    NO_MAC2,
+    Liveness,
+    Message,
+    Rejected,
+    cookie_static,
+    decode_liveness,
+)
 from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
 from meshd.ids import Address, Endpoint, HostId, Relayed
@@ -47,6 +61,10 @@ class Attempt:
     finish: bytes | None = None
     finish_since: float = 0.0
     finish_index: int = 0
+    address: Address | None = None  # of the last try
+    mac1: bytes = b""  # of the last try, until a cookie has answered it
+    again: bool = False  # the next try goes to the same endpoint
+    challenge: Liveness | None = None  # what the next type 1 carries for its liveness
 
     @property
     def target(self) -> HostId | Endpoint:
@@ -98,6 +116,7 @@ class Outgoing:
         self._attempts: dict[HostId | Endpoint, Attempt] = {}
         self._confirming: dict[int, Attempt] = {}
         self._bootstraps = 0
+        self._cookies = CookieMemory()
 
     def find(self, target: HostId | Endpoint) -> Attempt | None:
         return self._attempts.get(target)
@@ -129,14 +148,15 @@ class Outgoing:
         if attempt.finish is not None and now >= attempt.finish_since + self._timing.half_open_s:
             self._confirming.pop(attempt.finish_index, None)
             attempt.finish = None  # the responder has forgotten us by now: from the beginning
-        endpoint = attempt.turn()
+        address = attempt.address if attempt.again and attempt.address is not None else attempt.turn()
+        attempt.address, attempt.again = address, False
         try:
-            message = attempt.finish if attempt.finish is not None else self._first_message(attempt)
+            message = attempt.finish if attempt.finish is not None else self._first_message(attempt, address, now)
         except Rejected as rejected:
             full = rejected.reason is DropReason.TABLE_FULL
             self._fail(attempt, FailReason.TABLE_FULL if full else FailReason.BAD_KEY)
             return
-        self._send(message, endpoint)
+        self._send(message, address)
         self._timers.set((Timer.RETRY, attempt.target), now + self._wait(attempt))
 
     def receive(self, attempt: Attempt, message: Message, now: float) -> tuple[Established, bool]:
@@ -156,6 +176,23 @@ class Outgoing:
         self._confirming[established.local_index] = attempt
         return established, False
 
+    def take_cookie(self, attempt: Attempt, datagram: bytes, now: float) -> None:
+        """A type 3 for the index of the last try. Raises Rejected."""
+        if not attempt.mac1 or attempt.address is None:
+            raise Rejected(DropReason.UNEXPECTED_HANDSHAKE)
+        key = cookie_static(attempt.static) if attempt.static is not None else self._context.mesh.cookie_bootstrap
+        kind, value = open_cookie(key, datagram, attempt.mac1)
+        if kind is CookieKind.ADDRESS:
+            self._cookies.put(attempt.address, value, now)
+        else:
+            challenge = decode_liveness(value[:LIVENESS_SIZE])
+            if attempt.static is None or challenge.boot < FIRST_CHALLENGE:
+                raise Rejected(DropReason.BAD_HANDSHAKE)
+            attempt.challenge = challenge
+        attempt.mac1 = b""
+        attempt.again = True
+        self._timers.set((Timer.RETRY, attempt.target), now + self._timing.retries[0])
+
     def confirmed(self, index: int) -> None:
         """A first datagram came in under this key: the bootstrap that made it is done."""
         attempt = self._confirming.get(index)
@@ -169,14 +206,19 @@ class Outgoing:
         if self._attempts.pop(attempt.target, None) is not None and attempt.peer is None:
             self._bootstraps -= 1
 
-    def _first_message(self, attempt: Attempt) -> bytes:
+    def _first_message(self, attempt: Attempt, address: Address, now: float) -> bytes:
         self._release(attempt)
         index = self._table.free_index()
         liveness = None
         if attempt.static is not None:
-            liveness = self._next_liveness()
+            liveness, attempt.challenge = attempt.challenge or self._next_liveness(), None
         machine = Initiator(self._context, index=index, remote_static=attempt.static, liveness=liveness)
         message = machine.start()
+        covered = message[: -len(NO_MAC2)]
+        cookie = self._cookies.get(address, now)
+        if cookie is not None:
+            message = covered + mac2(cookie, covered)
+        attempt.mac1 = covered[-MAC1_SIZE:]
         attempt.machine = machine
         self._table.indices[index] = attempt
         if attempt.static is None and machine.ephemeral_public is not None:

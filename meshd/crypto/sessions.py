@@ -1,15 +1,14 @@
 """All data sessions of one host, sans-IO: who is asked for keys, who is answered, when keys are renewed.
 
     connect, bootstrap, renew, forget     what the owner wants
-    receive(datagram)                     types 1, 2, 5, 6, 7; a drop is counted under its reason and never answered
+    acquaint                              addresses that belong to members
+    receive(datagram)                     types 1, 2, 3, 5, 6, 7; a drop is counted under its reason
     confirm(index)                        the engine opened a first datagram under a receive key
     next_deadline, handle_timer           retries, rekeys, expiry
     next_event, poll_transmit             what comes of it: carry out the events first, see `events`
 
-Order of a received datagram: form, mac1 (`wire`), our own coming back, then by type: 1 and 5 open a handshake, the others must
-carry the index of one that waits for them. A type 1 is answered if its static key has a record (`lookup`) and its liveness is
-above the last accepted of that peer: a copy of it, however late, is met with silence. A type 5 is anonymous; the last
-SEEN_BOOTSTRAPS of them are remembered, for the same end.
+Order of a received datagram: a flood's limit (`gate`), form, mac1 (`wire`), our own coming back, then by type: 1 and 5 open a
+handshake (`incoming`), the others must carry the index of one that waits for them (`outgoing`, but for type 7).
 
 Crossing handshakes may both complete; both keys then work (see `session`). A handshake of our own ends early once a newer key
 from the other side is confirmed.
@@ -18,36 +17,35 @@ from the other side is confirmed.
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from meshd.crypto.aead import Buffer
-from meshd.crypto.events import Event, FailReason, HandshakeFailed
+from meshd.crypto.cookie import cookie_receiver
+from meshd.crypto.events import Event, FailReason, HandshakeFailed, Stranger
+from meshd.crypto.gate import Gate
 from meshd.crypto.handshake import Context, Established, Responder
 from meshd.crypto.identity import Identity, Verifier, host_id_of, verify_signature
+from meshd.crypto.incoming import Incoming
 from meshd.crypto.meshkey import MeshKey
-from meshd.crypto.noise import DH_SIZE, Entropy
+from meshd.crypto.noise import Entropy
 from meshd.crypto.outgoing import MAX_ENDPOINTS, Attempt, Outgoing
 from meshd.crypto.session import KeyPair, Timing
-from meshd.crypto.table import MAX_PEERS, Peer, SessionTable, SessionTimers, Timer
+from meshd.crypto.table import Peer, SessionTable, SessionTimers, Timer
 from meshd.crypto.timers import Timers
-from meshd.crypto.wire import Liveness, Message, MessageType, Rejected
+from meshd.crypto.wire import Liveness, Message, MessageType, Rejected, decode_header
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import LocalProtocolError
 from meshd.ids import Address, Endpoint, HostId
 
-__all__ = ["MAX_HALF_OPEN", "MAX_LIVENESSES", "MAX_OUTBOX", "SEEN_BOOTSTRAPS", "Sessions"]
+__all__ = ["MAX_OUTBOX", "Sessions"]
 
-MAX_HALF_OPEN = 64  # type 5 answered, type 7 not yet here
-MAX_LIVENESSES = MAX_PEERS
 MAX_OUTBOX = 4096  # datagrams between two calls of poll_transmit
-SEEN_BOOTSTRAPS = 1024
 
 
 class Sessions:
     """`lookup`: static key -> peer, from records. `sealed`: how many datagrams were sealed under a peer's present send key.
 
-    `liveness`: the next one for a type 1, see `LivenessCounter`.
+    `liveness`: the next one for a type 1, see `LivenessCounter`. `work_clock`: see `Gate`.
     """
 
     def __init__(
@@ -63,16 +61,14 @@ class Sessions:
         drops: DropCounters,
         timing: Timing | None = None,
         verifier: Verifier = verify_signature,
+        work_clock: Callable[[], float] | None = None,
     ) -> None:
         self._own = identity.host_id
         self._timing = timing = timing if timing is not None else Timing()
-        self._lookup = lookup
         self._sealed = sealed
         self._drops = drops
         self._outbox: list[tuple[bytes, Address]] = []
-        self._half_open = 0
-        self._heard: OrderedDict[HostId, Liveness] = OrderedDict()
-        self._seen: OrderedDict[bytes, DropReason] = OrderedDict()  # ephemeral key of a type 5 -> what a copy of it is
+        self._gate = Gate(work_clock)
         self._timers: SessionTimers = Timers()
         self._context = Context(identity, mesh, entropy, verifier)
         self._table = SessionTable(
@@ -82,6 +78,18 @@ class Sessions:
             entropy=entropy,
             rng=rng,
             busy=self.handshaking,
+        )
+        self._incoming = Incoming(
+            own=self._own,
+            context=self._context,
+            table=self._table,
+            timers=self._timers,
+            half_open_s=timing.half_open_s,
+            entropy=entropy,
+            lookup=lookup,
+            send=self._send,
+            gate=self._gate,
+            drops=drops,
         )
         self._outgoing = Outgoing(
             context=self._context,
@@ -106,6 +114,7 @@ class Sessions:
         except Rejected:
             self._table.events.append(HandshakeFailed(peer=peer, endpoint=None, reason=FailReason.TABLE_FULL))
             return
+        self.acquaint(endpoints)
         state.static = static
         state.endpoints = tuple(endpoints)[:MAX_ENDPOINTS]
         attempt = self._outgoing.find(peer)
@@ -122,6 +131,7 @@ class Sessions:
 
     def bootstrap(self, endpoint: Endpoint, now: float) -> None:
         """Ask whoever is behind this address who it is, and for keys."""
+        self.acquaint((endpoint,))
         if self._outgoing.find(endpoint) is None:
             self._outgoing.bootstrap(endpoint, now)
 
@@ -139,27 +149,75 @@ class Sessions:
         if state is not None:
             self._table.apply(state, state.slots.clear(), reason=FailReason.FORGOTTEN)
 
+    def acquaint(self, addresses: Iterable[Address]) -> None:
+        """These addresses belong to members, or are asked by us: a flood from elsewhere does not drown theirs."""
+        for address in addresses:
+            self._gate.acquaint(address)
+
     # what comes in
 
     def receive(self, datagram: Buffer, source: Address, now: float) -> DropReason | None:
         """One datagram of a handshake type (borrowed until the return). Returns, and has counted, why it was dropped."""
+        if not self._gate.look(source, now):
+            self._drops.add(DropReason.RATE_LIMITED)
+            return DropReason.RATE_LIMITED
+        data = bytes(datagram)
         try:
-            message = self._context.read(datagram)
-            if message.sender in self._table.indices:
-                raise Rejected(DropReason.REFLECTED)
-            match message.type:
-                case MessageType.INIT:
-                    self._receive_init(message, source, now)
-                case MessageType.BOOTSTRAP_INIT:
-                    self._receive_bootstrap(message, source, now)
-                case MessageType.BOOTSTRAP_FINISH:
-                    self._receive_finish(message, source, now)
-                case _:
-                    self._receive_answer(message, source, now)
+            self._receive(data, source, now)
         except Rejected as rejected:
             self._drops.add(rejected.reason)
+            if rejected.reason is DropReason.BAD_MAC1:
+                self._warn_of_stranger(data, source, now)
             return rejected.reason
         return None
+
+    @property
+    def pending(self) -> bool:
+        """There is something for `next_event` or `poll_transmit`."""
+        return bool(self._outbox or self._table.events)
+
+    def _receive(self, data: bytes, source: Address, now: float) -> None:
+        kind = decode_header(data)
+        if kind is MessageType.COOKIE:
+            self._receive_cookie(data, now)
+            return
+        message = self._context.read(data, cookies=True)
+        if message.sender in self._table.indices:
+            raise Rejected(DropReason.REFLECTED)
+        if kind is MessageType.INIT or kind is MessageType.BOOTSTRAP_INIT:
+            opened = self._incoming.open(message, data, source, now)
+            if opened is not None:
+                peer, established = opened
+                self._install(
+                    self._table.peer(peer, established.remote_static), established, source, now, may_send=False
+                )
+            return
+        waiting = self._table.indices.get(message.receiver)
+        if not isinstance(waiting, Responder if kind is MessageType.BOOTSTRAP_FINISH else Attempt):
+            raise Rejected(DropReason.UNEXPECTED_HANDSHAKE)
+        if not self._gate.answer(source, now):
+            raise Rejected(DropReason.RATE_LIMITED)
+        started = self._gate.started()
+        try:
+            if isinstance(waiting, Attempt):
+                self._receive_answer(waiting, message, source, now)
+            elif isinstance(waiting, Responder):
+                established = self._incoming.finish(waiting, message)
+                self._install(self._peer_of_identity(established), established, source, now, may_send=True)
+        finally:
+            self._gate.charge(started, now)
+
+    def _receive_cookie(self, data: bytes, now: float) -> None:
+        attempt = self._table.indices.get(cookie_receiver(data))
+        if not isinstance(attempt, Attempt):
+            raise Rejected(DropReason.UNEXPECTED_HANDSHAKE)
+        self._outgoing.take_cookie(attempt, data, now)
+
+    def _warn_of_stranger(self, data: bytes, source: Address, now: float) -> None:
+        """A type 1 with a wrong mac1 is one meant for another host that was at this address once; a type 5 is for any."""
+        asks_anybody = decode_header(data) is MessageType.BOOTSTRAP_INIT
+        if asks_anybody and isinstance(source, Endpoint) and self._gate.may_warn("stranger", now):
+            self._table.events.append(Stranger(source=source))
 
     def confirm(self, index: int, now: float) -> None:
         """The engine has opened a first datagram under this receive key."""
@@ -190,8 +248,7 @@ class Sessions:
                 case (Timer.REKEY, bytes() as peer):
                     self._check_counts(self._table.peers[peer], now)
                 case (Timer.HALF_OPEN, int() as index):
-                    del self._table.indices[index]
-                    self._half_open -= 1
+                    self._incoming.end_half_open(index)
                 case _:
                     self._poll_counts(now)
 
@@ -214,67 +271,9 @@ class Sessions:
     def handshaking(self, peer: HostId) -> bool:
         return self._outgoing.find(peer) is not None
 
-    # receiving, by type
+    # the end of a handshake
 
-    def _receive_init(self, message: Message, source: Address, now: float) -> None:
-        responder = Responder(self._context, allocate=self._table.free_index, authorize=self._authorize)
-        reply = responder.receive(message)
-        established = responder.established
-        peer = None if established is None else self._lookup(established.remote_static)
-        if reply is None or established is None or established.liveness is None or peer is None:
-            raise LocalProtocolError("an authorized type 1 is answered at once")
-        self._heard[peer] = established.liveness
-        self._heard.move_to_end(peer)
-        if len(self._heard) > MAX_LIVENESSES:
-            # A copy of a forgotten peer's type 1 costs one reply and a key that nobody can use.
-            self._heard.popitem(last=False)
-        self._install(self._table.peer(peer, established.remote_static), established, source, now, may_send=False)
-        self._send(reply, source)
-
-    def _authorize(self, static: bytes, liveness: Liveness) -> DropReason | None:
-        peer = self._lookup(static)
-        if peer is None:
-            return DropReason.UNKNOWN_PEER
-        if peer == self._own:
-            return DropReason.REFLECTED
-        last = self._heard.get(peer)
-        if last is not None and liveness <= last:
-            return DropReason.STALE_HANDSHAKE
-        return None if self._table.has_room(peer) else DropReason.TABLE_FULL
-
-    def _receive_bootstrap(self, message: Message, source: Address, now: float) -> None:
-        ephemeral = message.noise[:DH_SIZE]
-        if ephemeral in self._seen:
-            raise Rejected(self._seen[ephemeral])
-        if self._half_open >= MAX_HALF_OPEN:
-            raise Rejected(DropReason.TABLE_FULL)
-        responder = Responder(self._context, allocate=self._table.free_index, authorize=self._authorize)
-        reply = responder.receive(message)
-        if reply is None:
-            raise LocalProtocolError("a type 5 is answered at once")
-        self._remember(ephemeral, DropReason.REPLAYED)
-        self._table.indices[responder.index] = responder
-        self._half_open += 1
-        self._timers.set((Timer.HALF_OPEN, responder.index), now + self._timing.half_open_s)
-        self._send(reply, source)
-
-    def _receive_finish(self, message: Message, source: Address, now: float) -> None:
-        responder = self._table.indices.get(message.receiver)
-        if not isinstance(responder, Responder):
-            raise Rejected(DropReason.UNEXPECTED_HANDSHAKE)
-        responder.receive(message)
-        established = responder.established
-        if established is None:
-            raise LocalProtocolError("a type 7 ends a handshake")
-        self._timers.cancel((Timer.HALF_OPEN, responder.index))
-        self._half_open -= 1
-        del self._table.indices[responder.index]
-        self._install(self._peer_of_identity(established), established, source, now, may_send=True)
-
-    def _receive_answer(self, message: Message, source: Address, now: float) -> None:
-        attempt = self._table.indices.get(message.receiver)
-        if not isinstance(attempt, Attempt):
-            raise Rejected(DropReason.UNEXPECTED_HANDSHAKE)
+    def _receive_answer(self, attempt: Attempt, message: Message, source: Address, now: float) -> None:
         established, confirmed = self._outgoing.receive(attempt, message, now)
         if attempt.peer is not None:
             peer = self._table.peer(attempt.peer, established.remote_static)
@@ -330,9 +329,4 @@ class Sessions:
         self._outbox.append((datagram, endpoint))
 
     def _remember_own(self, ephemeral: bytes) -> None:
-        self._remember(ephemeral, DropReason.REFLECTED)
-
-    def _remember(self, ephemeral: bytes, copy_is: DropReason) -> None:
-        self._seen[ephemeral] = copy_is
-        if len(self._seen) > SEEN_BOOTSTRAPS:
-            self._seen.popitem(last=False)
+        self._incoming.remember(ephemeral, DropReason.REFLECTED)

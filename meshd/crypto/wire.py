@@ -10,13 +10,13 @@
     6 bootstrap (XX 2)        sender 4, receiver 4, Noise 193 (e 32, static 48, binding 97+16), mac1, mac2   237
     7 bootstrap (XX 3)        sender 4, receiver 4, Noise 161 (static 48, binding 97+16), mac1, mac2         205
 
-Types 3 (cookie) and 8 (relay) are reserved, type 4 (data) is the packet engine's. Type 5 is padded to the size of type 6, so
+Type 3 is in `cookie`, type 4 (data) is the packet engine's, type 8 (relay) is reserved. Type 5 is padded to the size of type 6, so
 that no reply is larger than what asked for it. Sizes are exact: another length is dropped unparsed, an extension takes a new
 type.
 
 mac1 is BLAKE2s-128 over everything before it, keyed: for 1 and 2 with a hash of the receiver's static key, for 5 to 7 with a
-key of the mesh. It keeps strangers from costing us a DH and is no authentication. mac2 is the cookie's place and must be zero:
-no cookie is ever given out yet, so none can come back.
+key of the mesh. It keeps strangers from costing us a DH and is no authentication. mac2 is zero, or in types 1 and 5 a MAC under
+the cookie that the receiver gave out (`cookie`).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ __all__ = [
     "LIVENESS_SIZE",
     "MAC1_SIZE",
     "MAX_HANDSHAKE_SIZE",
+    "NO_MAC2",
     "VERSION",
     "Liveness",
     "LivenessCounter",
@@ -46,6 +47,7 @@ __all__ = [
     "Message",
     "MessageType",
     "Rejected",
+    "cookie_static",
     "decode_header",
     "decode_liveness",
     "decode_message",
@@ -59,8 +61,10 @@ VERSION = 1
 HEADER_SIZE = 4
 MAC1_SIZE = 16
 _MAC2_SIZE = 16
+NO_MAC2 = bytes(_MAC2_SIZE)
 _INDEX_SIZE = 4
 _MAC1_LABEL = b"meshd mac1 v1"
+_COOKIE_LABEL = b"meshd cookie v1"
 
 _HEADER = struct.Struct("<BBH")
 _ONE_INDEX = struct.Struct("<BBHI")
@@ -126,6 +130,9 @@ _LAYOUTS = {
 }
 MAX_HANDSHAKE_SIZE = max(layout.size for layout in _LAYOUTS.values())
 _IK_TYPES = (MessageType.INIT, MessageType.RESPONSE)
+_OPENING = (MessageType.INIT, MessageType.BOOTSTRAP_INIT)
+# The first four bytes as they should be, so that most datagrams need no parsing of them.
+_USUAL = {_HEADER.pack(VERSION << 4 | kind, 0, 0): kind for kind in MessageType}
 
 
 class Message(NamedTuple):
@@ -178,6 +185,11 @@ def mac1_static(static: bytes) -> bytes:
     return hashlib.blake2s(_MAC1_LABEL + static).digest()
 
 
+def cookie_static(static: bytes) -> bytes:
+    """The key of the cookies by which the host with this X25519 key answers a type 1."""
+    return hashlib.blake2s(_COOKIE_LABEL + static).digest()
+
+
 def encode_liveness(liveness: Liveness) -> bytes:
     return _LIVENESS.pack(*liveness)
 
@@ -197,11 +209,14 @@ def encode_message(message: Message, mac1_key: bytes) -> bytes:
     else:
         head = _ONE_INDEX.pack(first, 0, 0, message.sender)
     covered = head + message.noise + bytes(layout.padding)
-    return covered + _mac1(mac1_key, covered) + bytes(_MAC2_SIZE)
+    return covered + _mac1(mac1_key, covered) + NO_MAC2
 
 
-def decode_message(data: Buffer, keys: Mac1Keys) -> Message:
-    """Check form, then mac1, then parse: the order of docs/protocol.md, "Gate". Raises Rejected."""
+def decode_message(data: Buffer, keys: Mac1Keys, *, cookies: bool = False) -> Message:
+    """Check form, then mac1, then parse: the order of docs/protocol.md, "Gate". Raises Rejected.
+
+    `cookies`: the caller looks at the mac2 of types 1 and 5; without, it must be zero.
+    """
     data = bytes(data)
     kind = decode_header(data)
     layout = _LAYOUTS.get(kind)
@@ -211,7 +226,8 @@ def decode_message(data: Buffer, keys: Mac1Keys) -> Message:
         raise Rejected(DropReason.TRUNCATED if len(data) < layout.size else DropReason.BAD_LENGTH)
     end = layout.mac1_at
     key = keys.static if kind in _IK_TYPES else keys.bootstrap
-    if not hmac.compare_digest(data[end:], _mac1(key, data[:end]) + bytes(_MAC2_SIZE)):
+    given = data[end : end + MAC1_SIZE] if cookies and kind in _OPENING else data[end:]
+    if not hmac.compare_digest(given, (_mac1(key, data[:end]) + NO_MAC2)[: len(given)]):
         raise Rejected(DropReason.BAD_MAC1)
     if any(data[end - layout.padding : end]):
         raise Rejected(DropReason.BAD_HANDSHAKE)
@@ -227,6 +243,9 @@ def decode_message(data: Buffer, keys: Mac1Keys) -> Message:
 
 def decode_header(data: Buffer) -> MessageType:
     """The type in the first four bytes; version, segment and flags must be known. Raises Rejected."""
+    usual = _USUAL.get(bytes(data[:HEADER_SIZE]))
+    if usual is not None:
+        return usual
     if len(data) < HEADER_SIZE:
         raise Rejected(DropReason.TRUNCATED)
     first, flags, segment = _HEADER.unpack_from(data)

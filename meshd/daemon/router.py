@@ -154,6 +154,7 @@ class Router:
             rng=random.Random(os.urandom(16)),
             now=self._clock(),
             remembered=remembered,
+            work_clock=time.thread_time,
         )
         self._driver = Driver(
             node=self._node,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from meshd.crypto.handshake import Context
+from meshd.crypto.liveness import LivenessTable
 from meshd.crypto.noise import Entropy
 from meshd.crypto.wire import Liveness
 from meshd.drops import DropCounters, DropReason
@@ -92,7 +93,7 @@ class LinkTable:
         self._links: dict[LinkId, _Held] = {}
         self._strangers: dict[str, float] = {}  # address → when it was last here
         self._targets: dict[str, Target] = {}  # names that are being looked up
-        self._heard: dict[HostId, Liveness] = {}
+        self._livenesses = LivenessTable(entropy)
         self._logged = float("-inf")
         self._outputs: list[Output] = []
         self._config = LinkConfig(
@@ -228,11 +229,8 @@ class LinkTable:
         host = self._directory.host_of_static(static)
         if host is None:
             return DropReason.UNKNOWN_PEER
-        last = self._heard.get(host)
-        if last is not None and liveness <= last:
-            return DropReason.STALE_HANDSHAKE
-        self._heard[host] = liveness
-        return None
+        # No challenge here, hence no time: a link whose IK is refused is tried again with XX, which needs no liveness.
+        return None if self._livenesses.accept(host, liveness, 0.0) else DropReason.STALE_HANDSHAKE
 
     # ── what the owner asks
 

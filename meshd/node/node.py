@@ -30,7 +30,7 @@ from meshd.gossip.store import Changed, OwnLogAhead
 from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, SlotId, format_mac, peer_label, short_id
 from meshd.node.directory import Directory
 from meshd.node.layer2 import Layer2
-from meshd.node.links import LinkTable
+from meshd.node.links import OTHER_KEY_HINT, LinkTable
 from meshd.node.memory import HostMemory
 from meshd.node.notices import Notices
 from meshd.node.outputs import Output, PersistBoot
@@ -53,6 +53,7 @@ class Node:
     """One host of the mesh. `boot`: persisted, raised at every start. `make_engine` is given what the engine asks.
 
     `remembered`: what RememberHosts stored in a former life.
+    `work_clock`: seconds of work, to measure handshakes by; see `crypto.gate`.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Node:
         rng: random.Random,
         now: float,
         signer: Signer | None = None,
+        work_clock: Callable[[], float] | None = None,
         verifier: Verifier = verify_signature,
         remembered: Mapping[HostId, Sequence[Endpoint]] | None = None,
     ) -> None:
@@ -109,6 +111,7 @@ class Node:
             lookup=self.directory.host_of_static,
             events=self,
             drops=self.drops,
+            work_clock=work_clock,
         )
         self.links = LinkTable(
             context=Context(identity, mesh, entropy, verifier),
@@ -339,6 +342,9 @@ class Node:
         self.notices.add(
             f"{endpoint} answers on UDP, but not on TCP port {endpoint.port}: open it for control links", now
         )
+
+    def stranger(self, source: Endpoint, now: float) -> None:
+        self.notices.add(f"{source.host} tried with another mesh key; {OTHER_KEY_HINT}", now)
 
     # ── from the links (LinkEvents)
 

@@ -25,6 +25,7 @@ from meshd.crypto.events import (
     SendKeyRemoved,
     SessionLost,
     SessionReady,
+    Stranger,
 )
 from meshd.crypto.identity import Identity, Verifier
 from meshd.crypto.meshkey import MeshKey
@@ -61,6 +62,10 @@ class PeerEvents(Protocol):
 
     def identified(self, endpoint: Endpoint, static: bytes, ed25519: bytes, now: float) -> None:
         """A bootstrap over UDP told who is behind an address."""
+        ...
+
+    def stranger(self, source: Endpoint, now: float) -> None:
+        """Somebody with another mesh key, or none, asked who we are."""
         ...
 
 
@@ -109,6 +114,7 @@ class PeerTable:
         lookup: Callable[[bytes], HostId | None],
         events: PeerEvents,
         drops: DropCounters,
+        work_clock: Callable[[], float] | None = None,
     ) -> None:
         self._config = config
         self._events = events
@@ -129,6 +135,7 @@ class PeerTable:
             drops=drops,
             timing=Timing.for_datagrams(config.underlay_mtu).scaled(config.rekey_interval_s),
             verifier=verifier,
+            work_clock=work_clock,
         )
 
     def bind(self, engine: Engine) -> None:
@@ -141,6 +148,7 @@ class PeerTable:
         peer = self.admit(host)
         if peer is None:
             return
+        self.sessions.acquaint(endpoints)
         peer.static = static
         peer.endpoints = tuple(endpoints)
         peer.asleep_until = now
@@ -151,6 +159,7 @@ class PeerTable:
         peer = self.admit(host)
         if peer is None:
             return
+        self.sessions.acquaint((endpoint,))
         peer.observed = endpoint
         peer.asleep_until = now
         self._seek(peer, now)
@@ -299,6 +308,8 @@ class PeerTable:
                     self._lose_path(peer, now)
                 case HandshakeFailed():
                     self._handshake_failed(event, now)
+                case Stranger(source=source):
+                    self._events.stranger(source, now)
         for data, address in self.sessions.poll_transmit():
             if isinstance(address, Relayed):
                 self._drops.add(DropReason.NO_PATH)
@@ -307,7 +318,7 @@ class PeerTable:
 
     def _refuses(self, event: Event) -> bool:
         """A session with a host that the table has no room for is over before it began."""
-        host = None if isinstance(event, ReceiveKeyRemoved) else event.peer
+        host = None if isinstance(event, ReceiveKeyRemoved | Stranger) else event.peer
         if host is None or self.slots.has_room(host):
             return False
         if isinstance(event, ReceiveKeyAdded):

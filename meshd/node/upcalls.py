@@ -110,8 +110,9 @@ class EngineUpcalls(Upcalls):
         self.noted.confirmed.append(index)
 
     def receive_handshake(self, data: memoryview, source: Address, now: float) -> None:
-        self._peers.sessions.receive(data, source, now)
-        self.noted.handshakes = True
+        sessions = self._peers.sessions
+        if sessions.receive(data, source, now) is None or sessions.pending:
+            self.noted.handshakes = True  # not for what was dropped: in a flood the node would do nothing else
 
     def receive_control(
         self, peer: SlotId, index: int, counter: int, body: memoryview, source: Address, now: float, *, newest: bool

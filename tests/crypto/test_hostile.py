@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -10,17 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.crypto.aead import Suite
+from meshd.crypto.cookie import COOKIE_SIZE
+from meshd.crypto.events import Stranger
+from meshd.crypto.gate import WARN_EVERY_S
 from meshd.crypto.handshake import Initiator
 from meshd.crypto.identity import Identity
+from meshd.crypto.incoming import MAX_HALF_OPEN, SEEN_BOOTSTRAPS
 from meshd.crypto.meshkey import MeshKey
 from meshd.crypto.noise import DH_SIZE
-from meshd.crypto.sessions import MAX_HALF_OPEN, MAX_LIVENESSES, SEEN_BOOTSTRAPS
 from meshd.crypto.wire import Liveness, Message, MessageType, encode_message, mac1_static
 from meshd.drops import DropReason
 from meshd.ids import Endpoint, HostId
 from tests.crypto.world import MESH, Host, World, pair
 
 MALLORY = Endpoint("mallory", 666)
+STRANGERS = (
+    Endpoint(f"stranger {number}", 666) for number in itertools.count()
+)  # never the same, so no bucket is empty
 KINDS = [1, 2, 5, 6, 7]
 
 
@@ -40,15 +47,22 @@ def captured(kind: int) -> tuple[World, Host, bytes]:
     return world, receiver, datagram
 
 
-def silent(world: World, host: Host, datagram: bytes, source: Endpoint = MALLORY) -> DropReason:
-    """Feed it; nothing may come of it but one count."""
+def dropped(world: World, host: Host, datagram: bytes, source: Endpoint | None = None) -> DropReason:
+    """Feed it; nothing may come of it but one count, and a cookie where one is due."""
+    source = next(STRANGERS) if source is None else source
+    world.now += 0.002  # slow enough for the time that is kept for handshakes
     before = dict(host.drops.items())
     events, wire = len(host.events), len(world.wire)
     reason = host.sessions.receive(datagram, source, world.now)
     host.flush()
     assert reason is not None
-    assert len(host.events) == events
-    assert len(world.wire) == wire
+    assert [event for event in host.events[events:] if not isinstance(event, Stranger)] == []
+    if reason in (DropReason.STALE_HANDSHAKE, DropReason.NO_COOKIE):
+        ((_, to, cookie),) = world.wire[wire:]
+        assert (to, len(cookie)) == (source, COOKIE_SIZE)
+        assert len(cookie) < len(datagram)
+    else:
+        assert len(world.wire) == wire
     after = dict(host.drops.items())
     assert after.pop(reason) == before.pop(reason, 0) + 1
     assert after == before
@@ -67,8 +81,10 @@ def flips(datagram: bytes) -> Iterator[tuple[int, bytes]]:
 def test_every_flipped_byte_is_dropped_and_the_true_message_still_counts(kind: int) -> None:
     world, receiver, datagram = captured(kind)
     for position, forged in flips(datagram):
-        reason = silent(world, receiver, forged)
-        if position > 3:
+        reason = dropped(world, receiver, forged)
+        if position >= len(datagram) - 16 and kind in (1, 5):
+            assert reason is DropReason.NO_COOKIE
+        elif position > 3:
             assert reason is DropReason.BAD_MAC1
         else:
             assert reason in {
@@ -89,11 +105,11 @@ def test_every_flipped_byte_under_a_right_mac1(kind: int) -> None:
     key = mac1_static(receiver.identity.x25519_public) if kind < 5 else MESH.mac1_bootstrap
     true = receiver.sessions._context.read(datagram)
     for _, noise in flips(true.noise):
-        assert silent(world, receiver, encode_message(true._replace(noise=noise), key)) is DropReason.BAD_HANDSHAKE
+        assert dropped(world, receiver, encode_message(true._replace(noise=noise), key)) is DropReason.BAD_HANDSHAKE
     if true.receiver:
         other = encode_message(true._replace(receiver=true.receiver ^ 1), key)
-        assert silent(world, receiver, other) is DropReason.UNEXPECTED_HANDSHAKE
-    assert silent(world, receiver, encode_message(true._replace(sender=0), key)) is DropReason.BAD_HANDSHAKE
+        assert dropped(world, receiver, other) is DropReason.UNEXPECTED_HANDSHAKE
+    assert dropped(world, receiver, encode_message(true._replace(sender=0), key)) is DropReason.BAD_HANDSHAKE
     assert receiver.sessions.receive(datagram, MALLORY, world.now) is None
 
 
@@ -101,30 +117,30 @@ def test_every_flipped_byte_under_a_right_mac1(kind: int) -> None:
 def test_other_lengths_are_dropped_before_anything(kind: int) -> None:
     world, receiver, datagram = captured(kind)
     for length in range(len(datagram)):
-        assert silent(world, receiver, datagram[:length]) is DropReason.TRUNCATED
+        assert dropped(world, receiver, datagram[:length]) is DropReason.TRUNCATED
     for extra in (1, 16, 1200):
-        assert silent(world, receiver, datagram + bytes(extra)) is DropReason.BAD_LENGTH
+        assert dropped(world, receiver, datagram + bytes(extra)) is DropReason.BAD_LENGTH
     assert receiver.sessions.receive(datagram, MALLORY, world.now) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_copy_is_silence(kind: int) -> None:
+def test_a_copy_is_of_no_use(kind: int) -> None:
     world, receiver, datagram = captured(kind)
     assert receiver.sessions.receive(datagram, MALLORY, world.now) is None
     receiver.flush()
     expected = {1: DropReason.STALE_HANDSHAKE, 5: DropReason.REPLAYED}.get(kind, DropReason.UNEXPECTED_HANDSHAKE)
-    assert silent(world, receiver, datagram) is expected
+    assert dropped(world, receiver, datagram) is expected
     world.hosts.pop(next(e for e, host in world.hosts.items() if host is not receiver))
     world.run(400, check=False)
     world.wire.clear()
-    assert silent(world, receiver, datagram) is expected, "much later, too"
+    assert dropped(world, receiver, datagram) is expected, "much later, too"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_our_own_message_coming_back(kind: int) -> None:
     world, receiver, datagram = captured(kind)
     sender = next(host for host in world.hosts.values() if host is not receiver)
-    reason = silent(world, sender, datagram)
+    reason = dropped(world, sender, datagram)
     assert reason is (DropReason.BAD_MAC1 if kind < 5 else DropReason.REFLECTED)
 
 
@@ -135,7 +151,7 @@ def test_our_own_bootstrap_coming_back_late() -> None:
     world.run(100)
     assert alice.failed()
     world.wire.clear()
-    assert silent(world, alice, first) is DropReason.REFLECTED
+    assert dropped(world, alice, first) is DropReason.REFLECTED
 
 
 @pytest.mark.parametrize("how", ["connect", "bootstrap"])
@@ -157,7 +173,10 @@ def test_another_mesh_gets_no_answer(how: str, other: str) -> None:
     assert bob.drops.as_dict().keys() == {expected}
     assert len(alice.failed()) == 1
     assert not alice.ready()
-    assert not bob.events
+    warnings = [event for event in bob.events if isinstance(event, Stranger)]
+    assert bob.events == warnings
+    assert len(warnings) <= 100 / WARN_EVERY_S
+    assert bool(warnings) == ((how, other) == ("bootstrap", "key"))
 
 
 @pytest.mark.parametrize("how", ["connect", "bootstrap"])
@@ -196,13 +215,13 @@ def test_small_order_keys_from_a_member() -> None:
     world, alice, bob = pair()
     init = Message(MessageType.INIT, 9, 0, bytes(108))
     key = mac1_static(bob.identity.x25519_public)
-    assert silent(world, bob, encode_message(init, key)) is DropReason.BAD_HANDSHAKE
+    assert dropped(world, bob, encode_message(init, key)) is DropReason.BAD_HANDSHAKE
     attacker = Initiator(
         alice.sessions._context, index=9, remote_static=bob.identity.x25519_public, liveness=Liveness(1, 1)
     )
     message = bob.sessions._context.read(attacker.start())
     twisted = bytes(DH_SIZE) + message.noise[DH_SIZE:]
-    assert silent(world, bob, encode_message(message._replace(noise=twisted), key)) is DropReason.BAD_HANDSHAKE
+    assert dropped(world, bob, encode_message(message._replace(noise=twisted), key)) is DropReason.BAD_HANDSHAKE
 
 
 def test_a_clone_of_ourselves_is_refused() -> None:
@@ -225,31 +244,29 @@ def test_half_open_bootstraps_are_bounded_and_run_out() -> None:
     world, alice, bob = pair()
     context = alice.sessions._context
     for number in range(MAX_HALF_OPEN):
-        assert bob.sessions.receive(Initiator(context, index=number + 1).start(), MALLORY, world.now) is None
+        first = Initiator(context, index=number + 1).start()
+        assert bob.sessions.receive(first, next(STRANGERS), world.now) is None
+        world.now += 0.01
     bob.flush()
-    full = Initiator(context, index=999).start()
-    assert silent(world, bob, full) is DropReason.TABLE_FULL
+    assert bob.sessions.receive(Initiator(context, index=999).start(), next(STRANGERS), world.now) is None
+    assert bob.drops.as_dict() == {"table_full": 1}
+    assert len(bob.sessions._incoming._half_open) == MAX_HALF_OPEN
     world.run(11)
-    assert bob.sessions.receive(full, MALLORY, world.now) is None
+    assert not bob.sessions._incoming._half_open
+    assert not bob.sessions._table.indices
 
 
 def test_memories_are_bounded() -> None:
-    world, alice, bob = pair()
+    _, _, bob = pair()
     for number in range(SEEN_BOOTSTRAPS + 50):
-        bob.sessions._remember(number.to_bytes(32, "little"), DropReason.REPLAYED)
-    assert len(bob.sessions._seen) == SEEN_BOOTSTRAPS
-    for number in range(MAX_LIVENESSES):
-        bob.sessions._heard[HostId(number.to_bytes(16, "little"))] = Liveness(1, 1)
-    alice.connect(bob)
-    world.run(1)
-    assert len(bob.sessions._heard) == MAX_LIVENESSES
-    assert alice.id in bob.sessions._heard
+        bob.sessions._incoming.remember(number.to_bytes(32, "little"), DropReason.REPLAYED)
+    assert len(bob.sessions._incoming._seen) == SEEN_BOOTSTRAPS
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x21]))
 def test_noise_from_the_network(data: bytes, first: int) -> None:
     world, _, bob = pair()
-    silent(world, bob, data)
-    silent(world, bob, bytes((first,)) + data)
-    silent(world, bob, (bytes((first, 0, 0, 0)) + data).ljust(237, b"\0")[:237])
+    dropped(world, bob, data)
+    dropped(world, bob, bytes((first,)) + data)
+    dropped(world, bob, (bytes((first, 0, 0, 0)) + data).ljust(237, b"\0")[:237])

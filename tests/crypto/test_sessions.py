@@ -331,15 +331,22 @@ def test_restart_of_one_side_with_a_higher_boot_counter() -> None:
     assert flows(world, bob, alice)
 
 
-def test_a_restart_without_a_raised_boot_counter_is_stale() -> None:
+def test_a_restart_with_an_old_boot_counter_takes_one_try_more() -> None:
+    """A backup was restored: the peer is challenged, and keeps what it has heard."""
     world, alice, bob = pair()
     alice.connect(bob)
     world.run(1)
+    old = next(datagram for _, _, datagram in world.wire if datagram[0] & 15 == 1)
     alice.start(boot=0)
     alice.connect(bob)
     world.run(1, check=False)
-    assert bob.drops[DropReason.STALE_HANDSHAKE] > 0
-    assert not alice.ready()
+    assert [datagram[0] & 15 for _, _, datagram in world.wire] == [1, 2, 1, 3, 1, 2]
+    assert bob.drops.as_dict() == {"stale_handshake": 1}
+    assert alice.ready()
+    world.run(3600)
+    assert flows(world, alice, bob, 1), "and so again at each renewal"
+    world.wire.clear()
+    assert bob.sessions.receive(old, alice.endpoint, world.now) is DropReason.STALE_HANDSHAKE
 
 
 def test_renew_makes_new_keys_after_the_peer_lost_its_own() -> None:

@@ -15,10 +15,11 @@ from random import Random
 from typing import Any
 
 from meshd.crypto.aead import Aead, Buffer, Suite, new_aead, nonce
-from meshd.crypto.handshake import Context
+from meshd.crypto.cookie import CookieKind, CookieMaker, mac2, seal_cookie
+from meshd.crypto.handshake import Context, Initiator
 from meshd.crypto.identity import Identity
 from meshd.crypto.meshkey import MeshKey
-from meshd.crypto.wire import Liveness, mac1_static
+from meshd.crypto.wire import Liveness, cookie_static, decode_liveness, mac1_static
 from meshd.drops import DropCounters
 from meshd.forward.control import Bye, ByeReason, Probe, encode_control
 from meshd.forward.entries import EntryKind, FloodHeader, encode_entry, encode_flood
@@ -29,7 +30,7 @@ from meshd.gossip.messages import DigestMessage, Hello, Message, Records, Root, 
 from meshd.gossip.records import Batch, Record, sign_record
 from meshd.gossip.store import Digest
 from meshd.gossip.values import LINKS_KEY, LearnedValue, LinksValue, encode_value, learned_key
-from meshd.ids import HostId, Mac, SegmentId, ShortId, host_name, short_id
+from meshd.ids import Endpoint, HostId, Mac, SegmentId, ShortId, host_name, short_id
 
 Json = dict[str, Any]
 
@@ -66,6 +67,7 @@ def _identity(identity: Identity) -> Json:
         "name": host_name(identity.host_id).hex(":"),
         "binding": identity.binding(MESH.mesh_id).hex(),
         "mac1": mac1_static(identity.x25519_public).hex(),
+        "cookie": cookie_static(identity.x25519_public).hex(),
     }
 
 
@@ -77,6 +79,7 @@ def _mesh(mesh: MeshKey) -> Json:
         "key": mesh.key.hex(),
         "psk": mesh.psk.hex(),
         "mac1_bootstrap": mesh.mac1_bootstrap.hex(),
+        "cookie_bootstrap": mesh.cookie_bootstrap.hex(),
         "prologue": Context(INITIATOR, mesh, _entropy(0)).prologue.hex(),
     }
 
@@ -287,11 +290,50 @@ def link() -> Json:
     }
 
 
+# cookie.json
+
+
+def _first(static: bytes | None, liveness: Liveness | None) -> bytes:
+    machine = Initiator(
+        Context(INITIATOR, MESH, _entropy(0x12)), index=0x01020304, remote_static=static, liveness=liveness
+    )
+    return machine.start()
+
+
+def _cookie(answers: bytes, key: bytes, kind: CookieKind, value: bytes) -> Json:
+    nonce = bytes((0x22,)) * 12
+    sealed = seal_cookie(key, 0x01020304, nonce, answers[-32:-16], kind, value)
+    return {"answers": answers.hex(), "kind": kind.value, "value": value.hex(), "datagram": sealed.hex()}
+
+
+def cookie() -> Json:
+    """Both types that are answered, by both kinds; and the next tries."""
+    source = Endpoint("192.0.2.1", 6783)
+    maker = CookieMaker(_entropy(0x30))
+    value = maker.value(source, 0.0)
+    known, unknown = _first(RESPONDER.x25519_public, Liveness(5, 6)), _first(None, None)
+    challenge = bytes((0x31,)) * 7 + bytes((0xB1,)) + bytes((0x31,)) * 4
+    static_key, bootstrap_key = cookie_static(RESPONDER.x25519_public), MESH.cookie_bootstrap
+    return {
+        "source": "meshd's own, pinned with protocol version 1: docs/protocol.md, Cookies; by tests/vectors/build.py",
+        "secret": _run(0x30).hex(),
+        "address": str(source),
+        "cookies": [
+            _cookie(known, static_key, CookieKind.ADDRESS, value),
+            _cookie(unknown, bootstrap_key, CookieKind.ADDRESS, value),
+            _cookie(known, static_key, CookieKind.LIVENESS, challenge),
+        ],
+        "next_try_with_mac2": (known[:-16] + mac2(value, known[:-16])).hex(),
+        "next_try_with_challenge": _first(RESPONDER.x25519_public, decode_liveness(challenge)).hex(),
+    }
+
+
 BUILDERS: dict[str, Callable[[], Json]] = {
     "keys.json": keys,
     "sealed.json": sealed,
     "entries.json": entries,
     "link.json": link,
+    "cookie.json": cookie,
 }
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.budget import BucketTable, TokenBucket
 from meshd.errors import LocalProtocolError
-from meshd.forward.budget import BucketTable, TokenBucket
 
 
 def test_burst_then_rate() -> None:
