@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshd.budget import BucketTable
 from meshd.drops import DropCounters, DropReason
-from meshd.forward.budget import BucketTable
 from meshd.forward.query import PathQuery, PathReport, encode_query
 from meshd.ids import HostId, ShortId
 
