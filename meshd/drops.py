@@ -79,6 +79,9 @@ class DropReason(enum.IntEnum):
     CAPTURE_ECHO = 52  # its source MAC is of a frame that we sent a moment ago: what we sent came back
     # the gate
     NO_COOKIE = 53  # a handshake that must first show a cookie: one was sent
+    # pieces of frames (entries of kind 3)
+    BAD_FRAGMENT = 54  # overlaps another, comes twice, or makes no entry
+    FRAGMENT_LOST = 55  # an entry of which some piece did not come in time
 
 
 class DropCounters:

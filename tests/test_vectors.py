@@ -193,6 +193,17 @@ def test_entries() -> None:
         body += row["boot"].to_bytes(4, "little") + row["sequence"].to_bytes(4, "little") + bytes((row["ttl"], 0))
         body += bytes.fromhex(row["frame"])
         assert row["entry"] == ((2 << 14 | len(body)).to_bytes(2, "little") + body).hex()
+    for row in vectors["fragments"]:
+        entry, at = bytes.fromhex(row["entry"]), 0
+        assert len(row["pieces"]) > 1
+        for piece in map(bytes.fromhex, row["pieces"]):
+            data = piece[6:]
+            word = at | (0x8000 if at + len(data) == len(entry) else 0)
+            body = row["id"].to_bytes(2, "little") + word.to_bytes(2, "little") + entry[at : at + len(data)]
+            assert piece == (3 << 14 | len(body)).to_bytes(2, "little") + body
+            assert len(piece) <= row["room"]
+            at += len(data)
+        assert at == len(entry)
 
 
 @pytest.mark.parametrize("plain", load("entries.json")["bad"])

@@ -6,8 +6,8 @@
 
     flood body:  origin 8 | origin boot u32 LE | sequence u32 LE | ttl 1 | reserved 1 | frame
 
-Kinds are append-only. Kind 3 (a fragment) has its number and no reader yet: it is a BAD_ENTRY like every other misfit. A
-datagram with one bad entry loses that entry and what follows it; what came before is good and already on its way.
+Kinds are append-only; what is in a fragment: forward/fragment.py. A datagram with one bad entry loses that entry and what
+follows it; what came before is good and already on its way.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ __all__ = [
     "UDP_CHECKSUM_OFFSET",
     "Headers",
     "is_link_local_control",
+    "network_header",
     "parse_headers",
 ]
 
@@ -53,18 +54,25 @@ def is_link_local_control(destination: bytes | memoryview) -> bool:
     return destination[:5] == LINK_LOCAL_CONTROL and destination[5] < 0x10
 
 
-def parse_headers(frame: bytes | bytearray | memoryview) -> Headers | None:
-    """The offsets in a well-formed TCP or UDP frame, else None. Never raises."""
+def network_header(frame: bytes | bytearray | memoryview) -> tuple[int, int]:
+    """EtherType behind the VLAN tags, and where its packet begins. For frames of 14 B and more."""
     size = len(frame)
     l3 = ETHERNET_SIZE
-    if size < l3:
-        return None
-    ethertype = _U16.unpack_from(frame, 12)[0]
+    ethertype: int = _U16.unpack_from(frame, 12)[0]
     for _ in range(_MAX_TAGS):
         if ethertype not in _VLAN_TYPES or size < l3 + 4:
             break
         ethertype = _U16.unpack_from(frame, l3 + 2)[0]
         l3 += 4
+    return ethertype, l3
+
+
+def parse_headers(frame: bytes | bytearray | memoryview) -> Headers | None:
+    """The offsets in a well-formed TCP or UDP frame, else None. Never raises."""
+    size = len(frame)
+    if size < ETHERNET_SIZE:
+        return None
+    ethertype, l3 = network_header(frame)
     if ethertype == 0x0800:
         return _parse_ipv4(frame, l3, size)
     if ethertype == 0x86DD:

@@ -144,7 +144,7 @@ def test_a_duplicate_and_a_forgery_inside_a_series() -> None:
     [
         (b"\x05", "bad_entry"),
         (b"\x05\x00abcd", "bad_entry"),
-        (encode_entry(EntryKind.FRAGMENT, bytes(40)), "bad_entry"),
+        (encode_entry(EntryKind.FRAGMENT, bytes(40)), "bad_fragment"),
         (encode_entry(EntryKind.FLOOD, bytes(17)), "bad_entry"),
         (encode_entry(EntryKind.FRAME, bytes(13)), "bad_frame"),
         (encode_entry(EntryKind.FLOOD, bytes(18 + 13)), "bad_frame"),

@@ -23,6 +23,7 @@ from meshd.crypto.wire import Liveness, cookie_static, decode_liveness, mac1_sta
 from meshd.drops import DropCounters
 from meshd.forward.control import Bye, ByeReason, Probe, encode_control
 from meshd.forward.entries import EntryKind, FloodHeader, encode_entry, encode_flood
+from meshd.forward.fragment import fragments
 from meshd.forward.header import FLAG_VOUCHED, DataHeader, encode_data_header
 from meshd.gossip.link import ControlLink
 from meshd.gossip.linktypes import LinkConfig
@@ -143,6 +144,11 @@ def _flood(origin: bytes, boot: int, sequence: int, ttl: int) -> Json:
     }
 
 
+def _fragments(entry: bytes, identification: int, room: int) -> Json:
+    pieces = fragments(entry, identification, room)
+    return {"id": identification, "room": room, "entry": entry.hex(), "pieces": [piece.hex() for piece in pieces]}
+
+
 def entries() -> Json:
     control = encode_control(Bye(ByeReason.STOPPING))
     return {
@@ -159,6 +165,10 @@ def entries() -> Json:
         "floods": [
             _flood(bytes(range(0xA0, 0xA8)), 0x01020304, 0x05060708, 16),
             _flood(short_id(RESPONDER.host_id), 1, 0xFFFFFFFF, 1),
+        ],
+        "fragments": [
+            _fragments(encode_entry(EntryKind.FRAME, FRAME + bytes(range(256))), 7, 262),
+            _fragments(encode_flood(FloodHeader(ShortId(bytes(range(8))), 1, 2, 16), FRAME + bytes(600)), 0xFFFF, 300),
         ],
         "bad": ["18", "1800", "ffff00", "0340010203ff"],
     }

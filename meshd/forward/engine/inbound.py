@@ -6,7 +6,7 @@
   3. receiver index → key; replay look-up                                        UNKNOWN_INDEX, REPLAYED, TOO_OLD
   4. open; commit to the replay window                                           BAD_TAG
   5. first one under this key: confirmed; a segment of the series at hand, or
-     its entries, one by one: frame, control, flood                              BAD_ENTRY, FLOOD_*, LINK_LOCAL_CONTROL
+     its entries, one by one: frame, control, flood, a piece of either           BAD_ENTRY, FLOOD_*, *FRAGMENT*, LINK_LOCAL_…
   6. flow lookup by peer, destination and source MAC: deliver, redirect, drop    UPCALL_OVERLOAD, (the slot's reason)
   7. a vouched checksum goes on as partial, at the place that the parsed
      headers have; a vouched TCP segment may begin a series                      BAD_FRAME
@@ -43,6 +43,7 @@ from meshd.forward.entries import (
 )
 from meshd.forward.ethernet import ETHERNET_SIZE, is_link_local_control, parse_headers
 from meshd.forward.floods import FloodTable
+from meshd.forward.fragment import Reassembly
 from meshd.forward.header import (
     COMMON_SIZE,
     DATA_HEADER_SIZE,
@@ -56,7 +57,7 @@ from meshd.forward.relay import CARRIED_TYPES, RELAY_FIRST_BYTE
 from meshd.forward.runs import split
 from meshd.forward.slots import LOCAL, slot_drop_reason
 from meshd.forward.vnet import PLAIN_VNET, encode_vnet
-from meshd.ids import Address, Relayed, ShortId
+from meshd.ids import Address, Relayed, ShortId, SlotId
 
 __all__ = ["MIN_RUN", "Inbound"]
 
@@ -64,7 +65,7 @@ MIN_RUN = 3  # datagrams; below, the prediction costs more than it saves
 
 _HEADER = Struct("<BBHIQ")
 # Plain integers: in Python 3.11 naming an enum member costs as much as a struct call, and these are named per frame.
-_FRAME, _CONTROL, _FLOOD = int(EntryKind.FRAME), int(EntryKind.CONTROL), int(EntryKind.FLOOD)
+_FRAME, _CONTROL, _FLOOD = int(EntryKind.FRAME), int(EntryKind.CONTROL), int(EntryKind.FLOOD)  # 3 is a fragment
 _HEAD_SIZE = 8  # of a header, without the counter
 _LAST_COUNTER = 1 << 63  # far beyond what any key seals
 _FIRST_BYTE = VERSION << 4 | DatagramType.DATA
@@ -92,6 +93,8 @@ class Inbound:
         self._origin = origin
         self.mirror: Mirror | None = None
         self._floods = FloodTable()
+        self._reassembly: Reassembly[SlotId] = Reassembly(drops)
+        outbound.oversize.write = self._write
         self._series = Coalescer()
         self._series_flow: Flow | None = None
         self._series_key: ReceiveKey | None = None
@@ -237,7 +240,7 @@ class Inbound:
                         peer.slot, key.index, counter, body, source, now, newest=newest
                     )
                 else:
-                    self._drops.add(DropReason.BAD_ENTRY)
+                    self._fragment(key, body, vouched, now)
         except DecodeError:
             self._drops.add(DropReason.BAD_ENTRY)
 
@@ -289,6 +292,16 @@ class Inbound:
         if self.mirror is not None:
             self.mirror(True, peer.slot, frame)
         self._deliver(frame, vouched, None)
+
+    def _fragment(self, key: ReceiveKey, body: memoryview, vouched: bool, now: float) -> None:
+        """A piece of an entry; the last one that was missing brings the entry."""
+        whole = self._reassembly.take(key.peer.slot, key.index, body, vouched, now)
+        if whole is None:
+            return
+        if whole.kind == _FRAME:
+            self._frame(key, whole.body, whole.vouched, None, now)
+        else:
+            self._flood(key.peer, whole.body, whole.vouched, now)
 
     def _refuse_flood(self, flood: FloodHeader, frame: memoryview) -> DropReason | None:
         if len(frame) < ETHERNET_SIZE:

@@ -21,6 +21,7 @@ from meshd.drops import DropCounters, DropReason
 from meshd.forward.checksum import complete_checksum
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Buffer, DatagramPort, Mirror
+from meshd.forward.engine.oversize import Cut, Oversize
 from meshd.forward.engine.several import Several
 from meshd.forward.engine.tables import (
     AGGREGATE_LIMIT,
@@ -75,6 +76,7 @@ class Outbound:
         self._sequence = 0
         self.mirror: Mirror | None = None
         self.several = Several(asking, drops, self._to_peer, self._to_tree)
+        self.oversize = Oversize(drops)
         self._busy: list[Peer] = []  # peers with an aggregate or an outbox, in order of first use
 
     # 1–3: capture, flow, slot
@@ -110,11 +112,11 @@ class Outbound:
             return
         vnet = decode_vnet(data)
         if vnet.gso_type != GSO_NONE:
-            self._super_frame(peer, key, vnet, data)
+            self._super_frame(peer, key, vnet, data, now)
             return
         vouched = self._settle_checksum(vnet, data)
         if vouched is not None:
-            self._frame(peer, data[VNET_SIZE:], vouched)
+            self._frame(peer, data[VNET_SIZE:], vouched, now)
 
     def _wait(self, peer: Peer, item: Waiting, now: float) -> None:
         if peer.path_set and peer.port is None:
@@ -145,13 +147,17 @@ class Outbound:
 
     # 5: super-frames
 
-    def _super_frame(self, peer: Peer, key: SendKey, vnet: Vnet, data: memoryview) -> None:
+    def _super_frame(self, peer: Peer, key: SendKey, vnet: Vnet, data: memoryview, now: float) -> None:
         headers = self._super_headers(vnet, data)
         if headers is None:
             return
         overhead = DATA_OVERHEAD + ENTRY_HEADER_SIZE + headers.payload
         size = self._segment_size(vnet, headers, peer.max_datagram - overhead)
         if not size:
+            return
+        if overhead + size > peer.max_datagram:
+            for plain in segments(data, VNET_SIZE, headers, size):
+                self._frame(peer, memoryview(plain)[ENTRY_HEADER_SIZE:], True, now)
             return
         payload = len(data) - VNET_SIZE - headers.payload
         count = segment_count(payload, size)
@@ -186,11 +192,14 @@ class Outbound:
         return headers
 
     def _segment_size(self, vnet: Vnet, headers: Headers, room: int) -> int:
-        """TCP is a stream and may be cut smaller than asked; a UDP datagram is one thing. 0: does not fit, counted."""
+        """TCP is a stream and may be cut smaller than asked; a UDP datagram is one thing, which may have to go in pieces.
+
+        0: does not fit, counted.
+        """
         room = min(room, MAX_ENTRY_SIZE - headers.payload)
-        if room >= vnet.gso_size:
+        if room >= vnet.gso_size or headers.protocol != TCP:
             return vnet.gso_size
-        if room <= 0 or headers.protocol != TCP:
+        if room <= 0:
             self._drops.add(DropReason.TOO_BIG)
             return 0
         return room
@@ -210,20 +219,25 @@ class Outbound:
         self._drops.add(DropReason.BAD_FRAME)
         return None
 
-    def _frame(self, peer: Peer, frame: Buffer, vouched: bool) -> None:
+    def _frame(self, peer: Peer, frame: memoryview, vouched: bool, now: float) -> None:
         size = len(frame)
         if size > MAX_ENTRY_SIZE or size + ENTRY_HEADER_SIZE + DATA_OVERHEAD > peer.max_datagram:
-            self._drops.add(DropReason.TOO_BIG)
+            self._cut(peer, self.oversize.frame(peer, frame, vouched, now))
             return
         peer.counters.frames_out += 1
         self._aggregate(peer, encode_entry(_FRAME, frame), vouched)
+
+    def _cut(self, peer: Peer, cut: Cut) -> None:
+        peer.counters.frames_out += cut.frames
+        for entry in cut.entries:
+            self._aggregate(peer, entry, cut.vouched)
 
     def entry(self, peer: Peer, entry: bytes, vouched: bool, now: float) -> None:
         """Send an entry of kind 2 that is ready as it is."""
         if peer.send_key is None or peer.port is None:
             self._wait(peer, Waiting(entry, captured=False, vouched=vouched), now)
         elif len(entry) + DATA_OVERHEAD > peer.max_datagram:
-            self._drops.add(DropReason.TOO_BIG)
+            self._cut(peer, self.oversize.entry(peer, entry, vouched))
         else:
             peer.counters.frames_out += 1
             self._aggregate(peer, entry, vouched)

@@ -133,6 +133,7 @@ class Peer:
         "aggregate_vouched",
         "counters",
         "endpoint",
+        "fragment_id",
         "max_datagram",
         "measured",
         "outbox",
@@ -156,6 +157,7 @@ class Peer:
         self.port: DatagramPort | None = None
         self.max_datagram = 0
         self.measured = False  # that is known, not guessed
+        self.fragment_id = 0  # of the next entry that goes in pieces
         # small frames of this wake-up, not sealed yet
         self.aggregate: list[bytes] = []
         self.aggregate_limit = AGGREGATE_LIMIT  # less where the path takes less
