@@ -12,14 +12,17 @@ __all__ = [
     "AttachmentView",
     "ConnectionView",
     "GossipView",
+    "LegView",
     "LinkView",
     "LoopView",
     "MacView",
     "NodeView",
     "PathView",
     "PeerView",
+    "PingView",
     "RouteView",
     "RouterView",
+    "TraceView",
 ]
 
 
@@ -175,3 +178,43 @@ class RouterView:
     attachments: tuple[AttachmentView, ...]
     loop: LoopView
     rss_mib: float
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class PingView:
+    """One question to the router that has what was asked for, and what became of it."""
+
+    target: str  # what the word named
+    name: str  # of the router that was asked
+    nickname: str
+    rtt_ms: float | None  # None: no answer in time
+    path: PathView | None  # None: it is this host
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class LegView:
+    """One leg of the way of a frame, as the router at its beginning reports it."""
+
+    name: str  # of the router at its beginning
+    nickname: str
+    next_name: str  # of the one at its end; "" where it knows no way on
+    next_nickname: str
+    way: str  # direct | relayed | none | silent: it did not answer
+    rtt_ms: float | None  # as its probes measure it
+    mtu: int  # largest inner IP packet
+    cost: int  # class, 0 best to 3
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class TraceView:
+    """The way of a frame from this host to what was asked for, in the order in which the frame takes it."""
+
+    target: str
+    name: str  # of the router that delivers it
+    nickname: str
+    mac: str  # "" where a host was named
+    verdict: str  # what this host decides about frames for it
+    flow: str  # whether such frames have passed lately
+    path: PathView | None  # None: it is this host
+    legs: tuple[LegView, ...]
+    rtt_ms: float | None  # end to end, measured now

@@ -56,7 +56,7 @@ RULES: Mapping[str, Rule] = {
         "the composition root: everything meets here, except the command line that starts it",
     ),
     "cli": rule(
-        "errors ids config control.client control.render",
+        "errors ids config control.client control.render control.render_inquiry",
         "a verb that asks must answer in 200 ms: it talks to the router over its socket and loads none of it",
     ),
     "testing": rule(

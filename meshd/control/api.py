@@ -10,6 +10,8 @@ HTTP/1.1 with JSON over `$MESHD_DIR/meshd.sock` (0600: whoever may open it may c
     POST /forget    {"peers": […]}                             → {}
     POST /attach    {"container", "addresses": […], "ifname"}  → {"addresses", "mac", "id", "notes"}
     POST /detach    {"container", "addresses": […]}            → {"addresses", "id", "notes"}
+    POST /ping      {"target"}                                 → one round trip to the router that has it (`inquiry.ping_body`)
+    POST /trace     {"target"}                                 → the way of a frame to it (`inquiry.trace_body`)
     POST /stop      {}                                         → {}; the router ends after answering
 
 An error is `{"error", "hint", "status"}` with HTTP 4xx or 5xx: the text of a `UserError` and the exit status it asks for.
@@ -21,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from meshd.config import DEFAULT_IFNAME
-from meshd.control.inputs import Target, check_container, check_ifname, parse_cidr, parse_target
+from meshd.control.inputs import Target, check_container, check_ifname, check_inquiry, parse_cidr, parse_target
 from meshd.control.limits import MAX_ADDRESSES, MAX_PEERS
 from meshd.errors import UserError
 
@@ -32,6 +34,7 @@ __all__ = [
     "DetachRequest",
     "DetachResult",
     "ForgetRequest",
+    "InquiryRequest",
     "Target",
     "attach_result",
     "detach_result",
@@ -70,6 +73,18 @@ class ForgetRequest:
         if not peers:
             raise UserError("no peer given")
         return cls(peers=peers)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InquiryRequest:
+    """What `ping` and `trace` are asked about."""
+
+    target: str  # an address, a MAC, a host's or a container's name
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, object]) -> InquiryRequest:
+        _only(body, "target")
+        return cls(target=check_inquiry(_string(body, "target")))
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from meshd.config import DEFAULT_IFNAME
 from meshd.control import limits
-from meshd.control.inputs import check_container, check_ifname, parse_cidr, parse_target
+from meshd.control.inputs import check_container, check_ifname, check_inquiry, parse_cidr, parse_target
 from meshd.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,11 +26,13 @@ __all__ = [
     "ControlClient",
     "check_container",
     "check_ifname",
+    "check_inquiry",
     "parse_cidr",
     "parse_target",
 ]
 
 QUERY_TIMEOUT_S = 10.0
+TRACE_TIMEOUT_S = 40.0  # each router on the way has 2 s
 ATTACH_TIMEOUT_S = 60.0  # Docker may be slow to answer the router
 
 
@@ -74,6 +76,12 @@ class ControlClient:
 
         request = {"container": container, "addresses": addresses}
         return detach_result(self._request("POST", "/detach", request, ATTACH_TIMEOUT_S))
+
+    def ping(self, target: str) -> dict[str, object]:
+        return self._request("POST", "/ping", {"target": target})
+
+    def trace(self, target: str) -> dict[str, object]:
+        return self._request("POST", "/trace", {"target": target}, TRACE_TIMEOUT_S)
 
     def stop(self) -> None:
         self._request("POST", "/stop", {})

@@ -13,7 +13,7 @@ from meshd.config import DEFAULT_IFNAME
 from meshd.control.limits import MAX_IFNAME, MAX_NAME
 from meshd.errors import UserError
 
-__all__ = ["MAX_HOST_NAME", "Target", "check_container", "check_ifname", "parse_cidr", "parse_target"]
+__all__ = ["MAX_HOST_NAME", "Target", "check_container", "check_ifname", "check_inquiry", "parse_cidr", "parse_target"]
 
 MAX_HOST_NAME = 253  # RFC 1035 § 2.3.4, without the trailing dot
 
@@ -172,3 +172,16 @@ def _quote(text: str) -> str:
     """The text as typed, made safe for one line of a terminal and not longer than one."""
     shown = "".join(c if c.isprintable() else "?" for c in text)
     return f"'{shown[:80]}…'" if len(shown) > 80 else f"'{shown}'"
+
+
+def check_inquiry(text: str) -> str:
+    """What `ping` and `trace` are asked about: one word. A prefix length is left out of an address."""
+    word = text.strip()
+    address, slash, _ = word.partition("/")
+    if slash and _is_address(address):
+        word = address
+    if not word or len(word) > MAX_NAME or not word.isprintable() or any(letter.isspace() for letter in word):
+        raise UserError(
+            f"{_quote(text)} names nothing", hint="give an address, a MAC, or the name of a host or container"
+        )
+    return word

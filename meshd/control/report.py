@@ -12,7 +12,7 @@ from typing import Any
 
 from meshd.views import AttachmentView, ConnectionView, MacView, NodeView, PathView, PeerView, RouterView
 
-__all__ = ["build_report"]
+__all__ = ["build_report", "path_body"]
 
 Json = dict[str, Any]
 
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 def build_report(view: RouterView, *, ready: bool = True, bridge_mac: str = "") -> Json:
     """`bridge_mac`: "" where the bridge is gone."""
     node = view.node
-    paths = [_path(path) for path in node.paths]
+    paths = [path_body(path) for path in node.paths]
     drops = {name: node.drops[name] for name in sorted(node.drops)}
     return {
         "Ready": ready,
@@ -107,7 +107,7 @@ def _connection(connection: ConnectionView) -> Json:
     }
 
 
-def _path(path: PathView) -> Json:
+def path_body(path: PathView) -> Json:
     return {
         "Name": path.name,
         "NickName": path.nickname,

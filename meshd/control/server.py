@@ -24,10 +24,19 @@ from typing import Protocol, cast
 from aiohttp import web
 
 from meshd.control import api, limits
-from meshd.control.api import AttachRequest, AttachResult, ConnectRequest, DetachRequest, DetachResult, ForgetRequest
+from meshd.control.api import (
+    AttachRequest,
+    AttachResult,
+    ConnectRequest,
+    DetachRequest,
+    DetachResult,
+    ForgetRequest,
+    InquiryRequest,
+)
+from meshd.control.inquiry import ping_body, trace_body
 from meshd.control.report import build_report
 from meshd.errors import UserError
-from meshd.views import RouterView
+from meshd.views import PingView, RouterView, TraceView
 
 __all__ = ["ControlHandlers", "ControlServer", "interface_mac", "serve"]
 
@@ -46,6 +55,8 @@ class ControlHandlers(Protocol):
     async def detach(self, request: DetachRequest) -> DetachResult: ...
     async def connect(self, peers: tuple[str, ...], replace: bool) -> None: ...
     async def forget(self, peers: tuple[str, ...]) -> None: ...
+    async def ping(self, target: str) -> PingView: ...
+    async def trace(self, target: str) -> TraceView: ...
     async def stop(self) -> None:
         """Begin to end. Returns at once: the answer is sent after it."""
 
@@ -218,6 +229,8 @@ class _Routes:
             ("/forget", self.forget),
             ("/attach", self.attach),
             ("/detach", self.detach),
+            ("/ping", self.ping),
+            ("/trace", self.trace),
             ("/stop", self.stop),
         ):
             app.router.add_post(path, command)
@@ -257,6 +270,14 @@ class _Routes:
     async def detach(self, request: web.Request) -> web.Response:
         result = await self._handlers.detach(DetachRequest.from_json(await _body(request)))
         return web.json_response(api.to_json(result))
+
+    async def ping(self, request: web.Request) -> web.Response:
+        asked = InquiryRequest.from_json(await _body(request))
+        return web.json_response(ping_body(await self._handlers.ping(asked.target)))
+
+    async def trace(self, request: web.Request) -> web.Response:
+        asked = InquiryRequest.from_json(await _body(request))
+        return web.json_response(trace_body(await self._handlers.trace(asked.target)))
 
     async def stop(self, _request: web.Request) -> web.Response:
         await self._handlers.stop()

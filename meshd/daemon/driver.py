@@ -25,7 +25,8 @@ from typing import Protocol
 from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
 from meshd.ids import Endpoint, HostId, LinkId
 from meshd.net.tcp import Streams
-from meshd.node import CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node import Answered, CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node.queries import Answer
 from meshd.views import LoopView
 
 __all__ = ["MAX_RESOLUTIONS", "SLOW_CALLBACK_S", "Driver", "KnownHosts"]
@@ -63,6 +64,7 @@ class Driver:
         tap_lost: Callable[[], None],
         persist_boot: Callable[[int], None],
         remember_hosts: Callable[[KnownHosts], None],
+        answered: Callable[[Answer], None],
     ) -> None:
         self._node = node
         self._engine = engine
@@ -72,6 +74,7 @@ class Driver:
         self._tap_lost = tap_lost
         self._persist_boot = persist_boot
         self._remember_hosts = remember_hosts
+        self._answered = answered
         self._loop = asyncio.get_running_loop()
         self.streams = Streams(self, clock)
         self._timer: asyncio.TimerHandle | None = None
@@ -182,6 +185,8 @@ class Driver:
                     self._persist_boot(at_least)
                 case RememberHosts(hosts=hosts):
                     self._remember_hosts(hosts)
+                case Answered(answer=answer):
+                    self._answered(answer)
         self._arm(node.next_deadline(now))
 
     def _arm(self, deadline: float) -> None:

@@ -32,6 +32,7 @@ from meshd.crypto.meshkey import MeshKey
 from meshd.daemon.attachments import Attachments
 from meshd.daemon.devices import bridge_mac, open_devices, survey
 from meshd.daemon.driver import Driver, KnownHosts
+from meshd.daemon.inquiries import Inquiries
 from meshd.daemon.keys import load_identity, load_key
 from meshd.daemon.launch import ReadyAnswer
 from meshd.daemon.state import State, StateWriter
@@ -41,7 +42,7 @@ from meshd.forward.engine.interface import Engine, Upcalls
 from meshd.forward.engine.python import PythonEngine
 from meshd.ids import Endpoint, HostId, Mac, host_name, parse_mac, short_id
 from meshd.node import Node
-from meshd.views import NodeView, RouterView
+from meshd.views import NodeView, PingView, RouterView, TraceView
 
 __all__ = ["Router", "resident_mib"]
 
@@ -165,7 +166,10 @@ class Router:
             tap_lost=self._tap_lost,
             persist_boot=self._persist_boot,
             remember_hosts=self._remember_hosts,
+            answered=lambda answer: self._inquiries.answered(answer),
         )
+
+        self._inquiries = Inquiries(self._node, self._driver.wake, self._clock)
 
     def _node_config(self, identity: Identity) -> NodeConfig:
         options = self._options
@@ -319,6 +323,12 @@ class Router:
     async def _targets_changed(self) -> None:
         self._driver.wake()
         await self._writer.run(partial(State.set_targets, targets=self._node.targets()))
+
+    async def ping(self, target: str) -> PingView:
+        return await self._inquiries.ping(target)
+
+    async def trace(self, target: str) -> TraceView:
+        return await self._inquiries.trace(target)
 
     async def stop(self) -> None:
         self._stop()

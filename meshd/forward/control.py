@@ -21,8 +21,8 @@ Little-endian.
 
 `seq` and `sent` are the prober's and come back unchanged in the echo; `heard` is how many probes of the receiver the sender
 of this body has heard on this path (modulo 2^32), so that each end can tell in which direction probes are lost. A size probe is
-padded to the size that is asked about; its echo has its `seq` and how many bytes its body had. Subtype 4 is set aside for the
-path report. The lengths are exact: a body is extended by a new subtype number, never by bytes at its end,
+padded to the size that is asked about; its echo has its `seq` and how many bytes its body had. Subtypes 4 and 8 are those of
+`query`. The lengths are exact: a body is extended by a new subtype number, never by bytes at its end,
 so that old routers count what they do not know (`BAD_CONTROL`) rather than misread it. Numbers are append-only; unknown bye
 reasons are kept as they are.
 """
@@ -34,6 +34,14 @@ import struct
 from typing import NamedTuple, TypeAlias
 
 from meshd.errors import DecodeError, LocalProtocolError
+from meshd.forward.query import (
+    PathQuery,
+    PathReport,
+    decode_query,
+    decode_report,
+    encode_query,
+    encode_report,
+)
 
 __all__ = [
     "MAX_CONTROL",
@@ -63,10 +71,11 @@ class Subtype(enum.IntEnum):
     PROBE = 1
     ECHO = 2
     PAD = 3
-    PATH_REPORT = 4  # no body is defined yet
+    PATH_REPORT = 4
     BYE = 5
     SIZE_PROBE = 6
     SIZE_ECHO = 7
+    PATH_QUERY = 8
 
 
 @enum.unique
@@ -113,7 +122,7 @@ class SizeEcho(NamedTuple):
     size: int
 
 
-Control: TypeAlias = Probe | Echo | Pad | Bye | SizeProbe | SizeEcho
+Control: TypeAlias = Probe | Echo | Pad | Bye | SizeProbe | SizeEcho | PathQuery | PathReport
 
 
 def encode_control(control: Control) -> bytes:
@@ -131,6 +140,10 @@ def encode_control(control: Control) -> bytes:
             if not 0 <= reason <= _U8:
                 raise LocalProtocolError(f"does not fit its field: {control}")
             return _BYE.pack(Subtype.BYE, reason)
+        case PathQuery():
+            return encode_query(control)
+        case PathReport():
+            return encode_report(control)
         case SizeProbe(seq, size) | SizeEcho(seq, size):
             if not (0 <= seq <= _U32 and _SIZE_PROBE.size <= size <= MAX_CONTROL):
                 raise LocalProtocolError(f"does not fit its fields: {control}")
@@ -163,6 +176,10 @@ def decode_control(body: bytes | bytearray | memoryview) -> Control:
     if subtype == Subtype.BYE:
         _want(len(body), _BYE.size)
         return Bye(body[1])
+    if subtype == Subtype.PATH_QUERY:
+        return decode_query(body)
+    if subtype == Subtype.PATH_REPORT:
+        return decode_report(body)
     raise DecodeError(f"unknown control subtype {subtype}")
 
 

@@ -7,6 +7,9 @@ arguments, so a thousand nodes run in one process on a virtual clock, and the sa
     directory    what the records say, as tables
     own          what this host says of itself
     reach        which hosts are alive
+    queries      questions to other routers about their paths
+    ways         how this host reaches another one, as it answers such a question
+    lookup       what a word that a person types names
     memory       where the hosts were, for the next life of this router
     node         composes them: the only place that knows all of them
     view         what `status` and `report` show of it
@@ -17,6 +20,6 @@ The driver's contract: after anything that goes in, if `touched`, carry out `pol
 from __future__ import annotations
 
 from meshd.node.node import Node
-from meshd.node.outputs import CloseLink, DialLink, Output, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node.outputs import Answered, CloseLink, DialLink, Output, PersistBoot, RememberHosts, Resolve, SendLink
 
-__all__ = ["CloseLink", "DialLink", "Node", "Output", "PersistBoot", "RememberHosts", "Resolve", "SendLink"]
+__all__ = ["Answered", "CloseLink", "DialLink", "Node", "Output", "PersistBoot", "RememberHosts", "Resolve", "SendLink"]

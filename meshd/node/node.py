@@ -23,6 +23,7 @@ from meshd.crypto.wire import LivenessCounter
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import UserError
 from meshd.forward.engine.interface import Engine, Upcalls
+from meshd.forward.query import PathQuery, PathReport, encode_report
 from meshd.gossip.connector import Connector
 from meshd.gossip.gossip import Gossip
 from meshd.gossip.overlay import choose_neighbours
@@ -33,12 +34,14 @@ from meshd.node.layer2 import Layer2
 from meshd.node.links import OTHER_KEY_HINT, LinkTable
 from meshd.node.memory import HostMemory
 from meshd.node.notices import Notices
-from meshd.node.outputs import Output, PersistBoot
+from meshd.node.outputs import Answered, Output, PersistBoot
 from meshd.node.own import OwnRecords
 from meshd.node.peers import PeerTable
+from meshd.node.queries import Queries
 from meshd.node.reach import Reach
 from meshd.node.upcalls import EngineUpcalls
 from meshd.node.view import build_view
+from meshd.node.ways import way_to
 from meshd.views import NodeView
 
 __all__ = ["Node"]
@@ -136,6 +139,7 @@ class Node:
             drops=self.drops,
         )
         self._upcalls = upcalls
+        self.queries = Queries(self.peers.send, self.drops)
         self.engine = make_engine(upcalls)
         self.peers.bind(self.engine)
         own = frozenset(Endpoint(address, config.port) for address in config.own_addresses)
@@ -179,6 +183,16 @@ class Node:
 
     def detach(self, attachment_id: str, now: float) -> None:
         self._void(self.own.detach(attachment_id, now))
+
+    def ask(self, host: HostId, destination: ShortId, now: float) -> int | None:
+        """Ask a host how it reaches another (or whether it is there, where both are the same); an `Answered` with this token
+        follows. None when too many questions are under way."""
+        self.touched = True
+        return self.queries.ask(host, destination, now)
+
+    def way_to(self, destination: ShortId, token: int = 0) -> PathReport:
+        """How this host would answer such a question."""
+        return way_to(token, destination, self.host_id, self.directory, self.peers)
 
     def leave(self, now: float) -> None:
         """Say goodbye to everybody."""
@@ -238,6 +252,7 @@ class Node:
             self.gossip.next_deadline(now),
             self.reach.next_deadline(),
             self._memory.next_deadline(),
+            self.queries.next_deadline(),
             self._reroute_at,
             self._drain_at,
         )
@@ -265,6 +280,7 @@ class Node:
             self._reroute(now)
         if self.reach.handle_timer(now):
             self._alive_changed(now)
+        self._tend_queries(now)
         if (remember := self._memory.poll(self.directory.hosts, now)) is not None:
             self._outputs.append(remember)
         if now >= self._sweep_at:
@@ -337,6 +353,22 @@ class Node:
     def said_bye(self, host: HostId, now: float) -> None:
         if self.reach.gone(host):
             self._alive_changed(now)
+
+    def asked(self, host: HostId, query: PathQuery, now: float) -> None:
+        if self.queries.may_answer(host, now):
+            self.peers.send(host, encode_report(self.way_to(query.destination, query.token)))
+
+    def reported(self, host: HostId, report: PathReport, now: float) -> None:
+        self.queries.on_report(host, report, now)
+
+    def _tend_queries(self, now: float) -> None:
+        self.queries.handle_timer(now)
+        for host in self.queries.waiting_for():
+            peer = self.peers.admit(host)
+            if peer is not None:
+                self.peers.connect(peer, now)
+        while (answer := self.queries.next_answer()) is not None:
+            self._outputs.append(Answered(answer))
 
     def identified(self, endpoint: Endpoint, static: bytes, ed25519: bytes, now: float) -> None:
         self.notices.add(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from meshd.ids import Endpoint, HostId, LinkId
+from meshd.node.queries import Answer
 
-__all__ = ["CloseLink", "DialLink", "Output", "PersistBoot", "RememberHosts", "Resolve", "SendLink"]
+__all__ = ["Answered", "CloseLink", "DialLink", "Output", "PersistBoot", "RememberHosts", "Resolve", "SendLink"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -52,4 +53,11 @@ class RememberHosts:
     hosts: tuple[tuple[HostId, tuple[Endpoint, ...]], ...]
 
 
-Output = DialLink | SendLink | CloseLink | Resolve | PersistBoot | RememberHosts
+@dataclass(slots=True, frozen=True)
+class Answered:
+    """What became of a path query that was asked by `Node.ask`."""
+
+    answer: Answer
+
+
+Output = DialLink | SendLink | CloseLink | Resolve | PersistBoot | RememberHosts | Answered

@@ -38,6 +38,7 @@ from meshd.forward.control import Bye, ByeReason, Control, Echo, Pad, Probe, Siz
 from meshd.forward.engine.interface import Engine
 from meshd.forward.path import PathMonitor, PathState
 from meshd.forward.pmtu import PathSizes, Pmtu
+from meshd.forward.query import PathQuery, PathReport
 from meshd.forward.slots import PeerSlots
 from meshd.ids import Address, Endpoint, HostId, Relayed, SlotId
 from meshd.node.sizes import tend_size
@@ -59,6 +60,10 @@ class PeerEvents(Protocol):
         ...
 
     def said_bye(self, host: HostId, now: float) -> None: ...
+
+    def asked(self, host: HostId, query: PathQuery, now: float) -> None: ...
+
+    def reported(self, host: HostId, report: PathReport, now: float) -> None: ...
 
     def identified(self, endpoint: Endpoint, static: bytes, ed25519: bytes, now: float) -> None:
         """A bootstrap over UDP told who is behind an address."""
@@ -255,11 +260,20 @@ class PeerTable:
                 self._engine.send_control(peer.slot, encode_control(SizeEcho(seq, size)), source)
             case SizeEcho(seq, size):
                 peer.pmtu.on_echo(seq, size, now)
+            case PathQuery():
+                self._events.asked(peer.host, message, now)
+            case PathReport():
+                self._events.reported(peer.host, message, now)
             case Bye(reason=ByeReason.IDLE):
                 self._rest(peer, now)
             case Bye():
                 self.forget(peer.host, now)
                 self._events.said_bye(peer.host, now)
+
+    def send(self, host: HostId, body: bytes) -> bool:
+        """A control body over the path in use; False where there is no session or path, and then one is made if it can be."""
+        peer = self.peers.get(host)
+        return peer is not None and peer.path is not None and self._engine.send_control(peer.slot, body)
 
     # ── sessions
 

@@ -21,7 +21,7 @@ from meshd.views import ConnectionView, GossipView, LinkView, MacView, NodeView,
 if TYPE_CHECKING:
     from meshd.node.node import Node
 
-__all__ = ["build_view"]
+__all__ = ["SEALED_OVERHEAD", "build_view", "name_of", "path_view"]
 
 SEALED_OVERHEAD = 48  # Ethernet 14, entry 2, data header 16, tag 16: from UDP payload to inner IP packet
 
@@ -42,7 +42,7 @@ def build_view(node: Node, now: float) -> NodeView:
         targets=node.targets(),
         peers=tuple(_peer(node, host) for host in hosts),
         connections=tuple(_connections(node, now)),
-        paths=tuple(_path(node, host, now) for host in hosts if host != node.host_id),
+        paths=tuple(path_view(node, host, now) for host in hosts if host != node.host_id),
         macs=tuple(_macs(node, now)),
         unicast_routes=tuple(_routes(node)),
         broadcast_routes=tuple(_trees(node, hosts)),
@@ -68,7 +68,8 @@ def _drops(*counters: DropCounters) -> dict[str, int]:
     return total
 
 
-def _name(node: Node, host: HostId) -> tuple[str, str]:
+def name_of(node: Node, host: HostId) -> tuple[str, str]:
+    """Name and nickname of a host, for people."""
     if host == node.host_id:
         return node.name, node.nickname
     record = node.directory.hosts.get(host)
@@ -79,7 +80,7 @@ def _name(node: Node, host: HostId) -> tuple[str, str]:
 
 
 def _peer(node: Node, host: HostId) -> PeerView:
-    name, nickname = _name(node, host)
+    name, nickname = name_of(node, host)
     record = node.directory.hosts.get(host)
     log = node.gossip.store.logs.get(host)
     return PeerView(
@@ -97,7 +98,7 @@ def _own_links(node: Node) -> list[LinkView]:
     alive = node.peers.alive()
     links = []
     for host in sorted(node.links.linked_hosts() | set(alive)):
-        name, nickname = _name(node, host)
+        name, nickname = name_of(node, host)
         link = node.links.link_of(host)
         address, outbound = (str(link[0]), link[1]) if link is not None else ("", False)
         links.append(
@@ -114,7 +115,7 @@ def _other_links(node: Node, host: HostId) -> list[LinkView]:
     for short in sorted(listed):
         other = directory.host_of_short(short)
         if other is not None:
-            name, nickname = _name(node, other)
+            name, nickname = name_of(node, other)
             record = node.directory.hosts.get(other)
             address = str(record.endpoints[0]) if record is not None and record.endpoints else ""
             links.append(
@@ -134,7 +135,7 @@ def _connections(node: Node, now: float) -> list[ConnectionView]:
 def _connection(node: Node, row: Connection) -> ConnectionView:
     if row.host is None:
         return ConnectionView(address=row.address, outbound=row.outbound, state=row.state, info=row.info)
-    name, nickname = _name(node, row.host)
+    name, nickname = name_of(node, row.host)
     encrypted = "encrypted" if node.mesh.suite.secret else "unencrypted"
     peer = node.peers.peers.get(row.host)
     attributes = {"mtu": str(_path_mtu(peer))} if peer is not None and peer.path is not None else {}
@@ -153,8 +154,9 @@ def _path_mtu(peer: Peer) -> int:
     return peer.sizes.datagram - SEALED_OVERHEAD if peer.sizes is not None else 0
 
 
-def _path(node: Node, host: HostId, now: float) -> PathView:
-    name, nickname = _name(node, host)
+def path_view(node: Node, host: HostId, now: float) -> PathView:
+    """How data reaches a host now, and why so."""
+    name, nickname = name_of(node, host)
     peer = node.peers.peers.get(host)
     if peer is None:
         return PathView(
@@ -218,7 +220,7 @@ def _macs(node: Node, now: float) -> list[MacView]:
     conflicts = {MacKey(conflict.segment, conflict.mac) for conflict in directory.fdb.conflicts()}
     rows = []
     for entry in directory.fdb.views():
-        name, nickname = _name(node, entry.owner)
+        name, nickname = name_of(node, entry.owner)
         value = directory.attachments.get((entry.owner, entry.label)) if entry.kind is ClaimKind.ATTACHMENT else None
         in_conflict = MacKey(entry.segment, entry.mac) in conflicts
         rows.append(
@@ -256,7 +258,7 @@ def _routes(node: Node) -> list[RouteView]:
     for destination, hop in directory.topology.routes().items():
         host, via = directory.host_of_short(destination), directory.host_of_short(hop)
         if host is not None and via is not None:
-            routes.append(RouteView(destination=_name(node, host)[0], via=(_name(node, via)[0],)))
+            routes.append(RouteView(destination=name_of(node, host)[0], via=(name_of(node, via)[0],)))
     return routes
 
 
@@ -266,6 +268,6 @@ def _trees(node: Node, hosts: list[HostId]) -> list[RouteView]:
     trees = []
     for host in hosts:
         children = [directory.host_of_short(child) for child in directory.topology.children(short_id(host))]
-        via = tuple(_name(node, child)[0] for child in children if child is not None)
-        trees.append(RouteView(destination=_name(node, host)[0], via=via))
+        via = tuple(name_of(node, child)[0] for child in children if child is not None)
+        trees.append(RouteView(destination=name_of(node, host)[0], via=via))
     return trees

@@ -26,7 +26,8 @@ from meshd.drops import DropReason
 from meshd.forward.engine.interface import VNET_HEADER_SIZE, Buffer, Engine, Upcalls
 from meshd.forward.engine.python import PythonEngine
 from meshd.ids import DEFAULT_PORT, Endpoint, HostId, LinkId, Mac, host_name, is_multicast, short_id
-from meshd.node import CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node import Answered, CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node.queries import Answer
 from meshd.testing.clock import Timer
 from meshd.testing.devices import MemoryFrames
 from meshd.testing.network import SimNetwork, UdpSocket
@@ -111,6 +112,7 @@ class SimHost:
         self.address = address
         self.key = key
         self.boot = 0
+        self.answers: list[Answer] = []  # to node.ask
         self.remembered: dict[HostId, tuple[Endpoint, ...]] = {}
         self.targets = tuple(targets)
         self._discovery = discovery
@@ -268,6 +270,10 @@ class SimHost:
         if more:
             self._pump_soon()
 
+    def wake(self) -> None:
+        """The node was told something from outside."""
+        self._run(self.node.handle_timer)
+
     def _run(self, work: Callable[[float], object]) -> None:
         if self.running:
             work(self.now)
@@ -302,6 +308,8 @@ class SimHost:
                 self.node.boot_raised(self.boot, self.now)
             case RememberHosts(hosts=hosts):
                 self.remembered = dict(hosts)
+            case Answered(answer=answer):
+                self.answers.append(answer)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:

@@ -12,8 +12,8 @@ import uvloop
 
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.control.server import ControlHandlers, serve
-from meshd.views import RouterView
-from tests.control.samples import CONTAINER_ID, router_view
+from meshd.views import PingView, RouterView, TraceView
+from tests.control.samples import CONTAINER_ID, ping_view, router_view, trace_view
 
 MAC = "9a:00:00:00:00:01"
 
@@ -28,6 +28,8 @@ class FakeHandlers:
         self.is_ready = True
         self.held: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
+        self.pings = [ping_view()]
+        self.traced = trace_view()
 
     def view(self) -> RouterView:
         return self.shown
@@ -54,6 +56,14 @@ class FakeHandlers:
 
     async def forget(self, peers: tuple[str, ...]) -> None:
         self._record(("forget", peers))
+
+    async def ping(self, target: str) -> PingView:
+        self._record(("ping", target))
+        return self.pings.pop(0) if len(self.pings) > 1 else self.pings[0]
+
+    async def trace(self, target: str) -> TraceView:
+        self._record(("trace", target))
+        return self.traced
 
     async def stop(self) -> None:
         self._record("stop")

@@ -6,14 +6,17 @@ from meshd.views import (
     AttachmentView,
     ConnectionView,
     GossipView,
+    LegView,
     LinkView,
     LoopView,
     MacView,
     NodeView,
     PathView,
     PeerView,
+    PingView,
     RouterView,
     RouteView,
+    TraceView,
 )
 
 HOST1, HOST2, HOST3 = "4a:0f:f6:ec:1c:93", "7e:21:4a:70:2f:45", "7e:ae:cd:d5:23:8d"
@@ -236,3 +239,44 @@ def alone() -> RouterView:
     """A router that has nobody and nothing."""
     node = node_view(targets=(), peers=(PEERS[2],), connections=(), paths=(), macs=(), drops={})
     return router_view(node, attachments=())
+
+
+def ping_view(rtt_ms: float | None = 0.5) -> PingView:
+    return PingView(target=f"{HOST2}(host2)", name=HOST2, nickname="host2", rtt_ms=rtt_ms, path=PATHS[0])
+
+
+def trace_view() -> TraceView:
+    """From host1 over host3 to host2."""
+    legs = (
+        LegView(
+            name=HOST1,
+            nickname="host1",
+            next_name=HOST3,
+            next_nickname="host3",
+            way="relayed",
+            rtt_ms=0.4,
+            mtu=1372,
+            cost=0,
+        ),
+        LegView(
+            name=HOST3,
+            nickname="host3",
+            next_name=HOST2,
+            next_nickname="host2",
+            way="direct",
+            rtt_ms=None,
+            mtu=1424,
+            cost=1,
+        ),
+    )
+    return TraceView(
+        target=f"10.0.1.5 of container web on {HOST2}(host2)",
+        name=HOST2,
+        nickname="host2",
+        mac="7e:00:00:00:00:02",
+        verdict=f"unicast to {HOST2}(host2)",
+        flow="no frame for it has been captured lately",
+        path=PATHS[0],
+        legs=legs,
+        rtt_ms=0.9,
+    )

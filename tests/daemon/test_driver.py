@@ -17,7 +17,8 @@ from meshd.daemon import driver as driving
 from meshd.daemon.driver import MAX_RESOLUTIONS, Driver, KnownHosts
 from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
 from meshd.ids import Endpoint, HostId, LinkId
-from meshd.node import CloseLink, DialLink, Node, Output, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node import Answered, CloseLink, DialLink, Node, Output, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node.queries import Answer
 
 FAR = 3600.0
 
@@ -139,6 +140,7 @@ class Bench:
         self.lost = 0
         self.boots: list[int] = []
         self.hosts: list[KnownHosts] = []
+        self.answers: list[Answer] = []
         self.clock: Callable[[], float] = time.monotonic
         self.driver = Driver(
             node=cast(Node, self.node),
@@ -149,6 +151,7 @@ class Bench:
             tap_lost=self.tap_lost,
             persist_boot=self.boots.append,
             remember_hosts=self.hosts.append,
+            answered=self.answers.append,
         )
 
     def tap_lost(self) -> None:
@@ -381,10 +384,11 @@ def test_closing_lets_go_of_everything() -> None:
     async def test(bench: Bench) -> None:
         bench.driver.start()
         known = ((HostId(b"h" * 16), (Endpoint("192.0.2.1", 6783),)),)
-        bench.node.outputs += [PersistBoot(9), RememberHosts(known)]
+        answer = Answer(1, None, None)
+        bench.node.outputs += [PersistBoot(9), RememberHosts(known), Answered(answer)]
         bench.node.touched = True
         await bench.driver.close()
-        assert (bench.boots, bench.hosts) == ([9], [known])  # what it still had to say
+        assert (bench.boots, bench.hosts, bench.answers) == ([9], [known], [answer])  # what it still had to say
         bench.node.log.clear()
         bench.tap.send(b"x")
         bench.wire.send(b"y")
