@@ -9,11 +9,11 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 
-.PHONY: help launch install setup setup-test test unit sweep lint format demo bench bench-peers fresh clean
+.PHONY: help launch install setup setup-test test unit sweep lint format demo bench bench-peers bench-failover bench-profile fresh clean
 
 ## show this list
 help:
-	@awk '/^## / { text = substr($$0, 4) } /^[a-z-]+:/ { split($$0, part, ":"); printf "  make %-12s %s\n", part[1], text; text = "" }' Makefile
+	@awk '/^## / { text = substr($$0, 4) } /^[a-z-]+:/ { split($$0, part, ":"); printf "  make %-16s %s\n", part[1], text; text = "" }' Makefile
 
 ## start the router of this host: make launch PEERS=host2,host3 [KEY_FILE=…] [KEY=…] [MESHD_DIR=…] [ARGS=…]
 launch: setup
@@ -64,14 +64,22 @@ format:
 demo: setup-test
 	@packaging/as-root $(BIN)/python -m bench.demo $${ARGS:-}
 
-## measure meshd against the kernel's VXLAN, interleaved
+## measure meshd against the kernel's VXLAN and the other overlays that are installed: make bench [ARGS=--quick]
 bench: setup-test
 	@packaging/as-root $(BIN)/python -m bench $${ARGS:-}
 
-## measure other overlays beside it (installs them)
+## the same, after installing the other overlays (wireguard-go, tinc, fastd, n2n, nebula, OpenVPN)
 bench-peers: setup-test
 	@packaging/setup-system peers
 	@packaging/as-root $(BIN)/python -m bench --peers $${ARGS:-}
+
+## how long traffic stops when a path is cut, 20 times: make bench-failover [ARGS="--runs 5"]
+bench-failover: setup-test
+	@packaging/as-root $(BIN)/python -m bench.failover $${ARGS:-}
+
+## where the routers' time goes during a bulk transfer: make bench-profile [ARGS="--engine python"]
+bench-profile: setup-test
+	@packaging/as-root $(BIN)/python -m bench.profile $${ARGS:-}
 
 ## try the first command on a fresh Debian 12 in a chroot (root, debootstrap, minutes): make fresh [FRESH="launch PEERS=host2"]
 fresh:

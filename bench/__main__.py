@@ -1,9 +1,11 @@
-"""Measure meshd on this machine, beside the kernel's VXLAN and no overlay at all: `make bench`, or as root
+"""Measure meshd on this machine, beside the kernel's VXLAN, no overlay at all, and other overlays: `make bench`, or as root
 
-    python -m bench [--quick] [--rounds N] [--seconds S] [--only NAME,…] [--peers] [--json FILE]
+    python -m bench [--quick] [--rounds N] [--seconds S] [--only NAME,…] [--measures NAME,…] [--peers | --no-peers]
+                    [--json FILE] [--svg FILE]
 
-All contenders are up in one lab and take turns figure by figure, round by round, so that a machine that is busy for a while is so
-for all of them. Exit status: 0 all was measured (whether or not a target was met), 1 something could not run, 130 interrupted.
+All contenders are up at once, each in namespaces of its own, and take turns figure by figure, round by round, so that a machine
+that is busy for a while is so for all of them. What is not installed is left out, with a line. Exit status: 0 all was measured
+(whether or not a target was met), 1 something could not run, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,38 +16,45 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench import measure
-from bench.contenders import CONTENDERS, PEERS, Contender, make
-from bench.meshing import mesh_time
+from bench import targets
+from bench.chart import chart
+from bench.contender import Contender
+from bench.contenders import CONTENDERS, Bare, make
+from bench.measure import Plan
+from bench.measures import MEASURES, Round, steps
 from bench.progress import Progress, progress
-from bench.results import Samples, figures_table, targets_table
+from bench.relaying import Skipped
+from bench.results import Samples, figures_table, ratios, titles_table
 from bench.topology import BenchError, Lab, interruptible
+from bench.wan import WanLab
 from meshd import __version__
 
 RESULTS = Path(__file__).parent / "results"
-QUICK = measure.Plan(seconds=2, pings=400, udp_seconds=1, udp_step=6.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One figure (or some that come of one run) of one contender."""
-
-    text: str
-    run: Callable[[], None]
+QUICK = Plan(seconds=2, pings=300, udp_seconds=0.6, udp_step=12.0, wan_seconds=4)
+ROUNDS = 3
+FAR_TAG = "w"  # of the labs with a long path
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure meshd beside other ways to do it.")
-    parser.add_argument("--quick", action="store_true", help="one short round: is anything far off?")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds (default 3)")
-    parser.add_argument("--seconds", type=_positive, metavar="S", help="of each TCP transfer (default 5)")
+    parser.add_argument("--quick", action="store_true", help="one short round without peers: is anything far off?")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help=f"rounds (default {ROUNDS})")
+    parser.add_argument(
+        "--seconds", type=_positive, metavar="S", help=f"of each TCP transfer (default {Plan().seconds})"
+    )
     parser.add_argument("--only", metavar="NAME,…", help=f"some of {', '.join(CONTENDERS)}")
-    parser.add_argument("--peers", action="store_true", help="other overlays too (make bench-peers installs them)")
+    parser.add_argument("--measures", metavar="NAME,…", help=f"some of {', '.join(MEASURES)}")
+    parser.add_argument(
+        "--peers",
+        action=argparse.BooleanOptionalAction,
+        help="other overlays, those that are installed (default: unless --quick; make bench-peers installs them)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to (default: bench/results/DATE.json)")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="the plot (default: beside the JSON)")
     return parser.parse_args()
 
 
@@ -57,135 +66,138 @@ def _positive(text: str) -> int:
 
 
 def chosen(only: str | None, peers: bool) -> list[str]:
-    """Names in the order of CONTENDERS. Raises BenchError."""
+    """Names of contenders, in the order of CONTENDERS. Raises BenchError."""
     if not only:
-        return [name for name in CONTENDERS if peers or name not in PEERS]
-    names = only.replace(",", " ").split()
-    if unknown := [name for name in names if name not in CONTENDERS]:
-        raise BenchError(f"no contender {unknown[0]}; there are {', '.join(CONTENDERS)}")
-    return [name for name in CONTENDERS if name in names]
+        return [name for name, kind in CONTENDERS.items() if peers or not kind.peer]
+    return _some(only, list(CONTENDERS), "contender")
 
 
-def steps(contenders: list[Contender], samples: Samples, plan: measure.Plan) -> Iterator[Step]:
-    """One round."""
-
-    def each(text: str, record: Callable[[Contender], None]) -> Iterator[Step]:
-        for contender in contenders:
-            yield Step(f"{contender.title}: {text}", lambda contender=contender: record(contender))  # type: ignore[misc]
-
-    def keep(contender: Contender, **figures: float | None) -> None:
-        for name, value in figures.items():
-            if value is not None:
-                samples.add(contender.name, name, value)
-
-    def tcp1(contender: Contender) -> None:
-        got = measure.tcp(contender, plan)
-        keep(contender, tcp1=got["mbit"], cpu_per_gb=got.get("cpu_per_gb"), rss_mib=got.get("rss_mib"))
-
-    def tcp_plain_nic(contender: Contender) -> None:
-        contender.lab.set_offloads(False, *contender.devices)
-        try:
-            keep(contender, tcp1_plain_nic=measure.tcp(contender, plan)["mbit"])
-        finally:
-            contender.lab.set_offloads(True, *contender.devices)
-
-    def ping(contender: Contender) -> None:
-        got = measure.ping(contender, plan)
-        keep(contender, ping_p50=got["p50"], ping_p99=got["p99"])
-
-    def loaded(contender: Contender) -> None:
-        got = measure.loaded_ping(contender, plan)
-        keep(contender, loaded_p50=got["p50"], loaded_p99=got["p99"])
-
-    yield from each("TCP, one stream", tcp1)
-    yield from each(
-        "TCP, four streams", lambda contender: keep(contender, tcp4=measure.tcp(contender, plan, 4)["mbit"])
-    )
-    yield from each("TCP, offloads off", tcp_plain_nic)
-    yield from each("ping", ping)
-    yield from each("ping beside bulk", loaded)
-    yield from each("UDP, 64 bytes", lambda contender: keep(contender, udp64=measure.udp_rate(contender, plan)))
+def chosen_measures(only: str | None) -> list[str]:
+    """Raises BenchError."""
+    return _some(only, list(MEASURES), "measure") if only else list(MEASURES)
 
 
-def joining(samples: Samples) -> Step:
-    def record() -> None:
-        got = mesh_time()
-        samples.add("meshd", "mesh_s", got["mesh"])
-        samples.add("meshd", "launch_s", got["launch"])
-
-    return Step("meshd: three hosts join", record)
+def _some(text: str, known: list[str], what: str) -> list[str]:
+    names = text.replace(",", " ").split()
+    if unknown := [name for name in names if name not in known]:
+        raise BenchError(f"no {what} {unknown[0]}; there are {', '.join(known)}")
+    return [name for name in known if name in names]
 
 
 @dataclass(slots=True)
 class Outcome:
     samples: Samples = field(default_factory=Samples)
     titles: dict[str, str] = field(default_factory=dict)  # by contender
+    left_out: list[str] = field(default_factory=list)  # what this machine or this meshd does not have
     failures: list[str] = field(default_factory=list)
 
 
-def bench(names: list[str], rounds: int, plan: measure.Plan, shown: Progress) -> Outcome:
-    """A step that fails costs its own figure, not the run. Raises BenchError where nothing could be set up."""
+def bench(
+    names: list[str], measures: list[str], rounds: int, plan: Plan, shown: Progress, quick: bool = False
+) -> Outcome:
+    """A step that fails costs its own figure, not the run."""
     outcome = Outcome()
-    samples = outcome.samples
-    with Lab() as lab:
-        shown.say(f"setting up {', '.join(names)}")
-        contenders = make(names, lab)
-        outcome.titles = {contender.name: f"{contender.title}, MTU {contender.mtu()}" for contender in contenders}
-        plans = [list(steps(contenders, samples, plan)) for _ in range(rounds)]
-        if "meshd" in names:
-            for one in plans:
-                one.append(joining(samples))
+    present = []
+    for name in names:
+        if missing := CONTENDERS[name].missing():
+            outcome.left_out.append(f"{name}: {missing}")
+        else:
+            present.append(CONTENDERS[name])
+    with ExitStack() as labs:
+        shown.say(f"setting up {', '.join(kind.name for kind in present)}")
+        made = make(present, labs, lambda tag: Lab(2, tag=tag), outcome.failures.append)
+        far = _far_away(present, labs, outcome) if "wan" in measures else []
+        outcome.titles = {
+            contender.name: f"{contender.title}, MTU {contender.mtu()}, {contender.note}" for contender in made
+        }
+        first = Round(
+            number=1,
+            plan=plan,
+            measures=measures,
+            samples=outcome.samples,
+            contenders=made,
+            far=far,
+            quick=quick,
+            keep_open=labs,
+        )
+        plans = [list(steps(replace(first, number=number))) for number in range(1, rounds + 1)]
         shown.total(sum(len(one) for one in plans))
         for number, one in enumerate(plans, 1):
             for step in one:
                 shown.step(f"round {number} of {rounds}: {step.text}")
                 try:
                     step.run()
+                except Skipped as error:
+                    outcome.left_out.append(f"round {number}, {step.text}: {error}")
                 except BenchError as error:
                     outcome.failures.append(f"round {number}, {step.text}: {error}")
     return outcome
 
 
-def write(file: Path, samples: Samples, rounds: int, plan: measure.Plan) -> None:
+def _far_away(present: list[type[Contender]], labs: ExitStack, outcome: Outcome) -> list[Contender]:
+    """meshd's engines over a long path, and TCP without any overlay to compare them with."""
+    engines = [kind for kind in present if kind.name in targets.ENGINES]
+    if not engines:
+        return []
+    return make([Bare, *engines], labs, lambda tag: WanLab(2, tag=FAR_TAG + tag), outcome.failures.append)
+
+
+def write(file: Path, outcome: Outcome, rounds: int, plan: Plan) -> None:
     about = {
         "version": __version__,
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "kernel": platform.release(),
+        "python": platform.python_version(),
         "cpus": os.cpu_count(),
         "load": os.getloadavg(),
         "rounds": rounds,
         "seconds": plan.seconds,
+        "titles": outcome.titles,
+        "left_out": outcome.left_out,
+    }
+    found = {
+        "about": about,
+        "contenders": outcome.samples.as_json(),
+        "of_vxlan": ratios(outcome.samples, "vxlan"),
+        "targets": targets.as_json(outcome.samples),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"about": about, "contenders": samples.as_json()}, indent=2) + "\n")
+    file.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def show(outcome: Outcome, rounds: int, file: Path) -> None:
+    samples = outcome.samples
+    print(f"\n{titles_table(outcome.titles)}\n\n{figures_table(samples, [*outcome.titles, 'bare'])}\n")
+    if any(engine in outcome.titles for engine in targets.ENGINES):
+        print(f"{targets.targets_table(samples)}\n")
+    print(f"{rounds} rounds on {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; trust ratios. Every round: {file}")
+    for line in outcome.left_out:
+        print(f"bench: left out: {line}", file=sys.stderr)
+    for line in outcome.failures:
+        print(f"bench: could not be measured: {line}", file=sys.stderr)
 
 
 def main() -> int:
     options = arguments()
-    rounds = options.rounds or (1 if options.quick else 3)
-    plan = QUICK if options.quick else measure.Plan()
+    rounds = options.rounds or (1 if options.quick else ROUNDS)
+    plan = QUICK if options.quick else Plan()
     if options.seconds:
-        plan = measure.Plan(
-            seconds=options.seconds, pings=plan.pings, udp_seconds=plan.udp_seconds, udp_step=plan.udp_step
-        )
+        plan = replace(plan, seconds=options.seconds)
+    file = options.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     try:
-        names = chosen(options.only, options.peers)
+        peers = not options.quick if options.peers is None else options.peers
+        names, measures = chosen(options.only, peers), chosen_measures(options.measures)
         with interruptible(), progress() as shown:
-            outcome = bench(names, rounds, plan, shown)
-        file = options.json or RESULTS / f"{time.strftime('%Y-%m-%d-%H%M%S')}.json"
-        write(file, outcome.samples, rounds, plan)
-    except (BenchError, OSError) as error:
+            outcome = bench(names, measures, rounds, plan, shown, options.quick)
+    except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted; everything that it made is gone", file=sys.stderr)
         return 130
-    print(f"\n{figures_table(outcome.samples, outcome.titles)}\n")
-    if "meshd" in names:
-        print(f"{targets_table(outcome.samples)}\n")
-    print(f"{rounds} rounds on {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; trust ratios. Every round: {file}")
-    for failure in outcome.failures:
-        print(f"bench: could not be measured: {failure}", file=sys.stderr)
+    write(file, outcome, rounds, plan)
+    (options.svg or file.with_suffix(".svg")).write_text(chart(outcome.samples, outcome.titles))
+    show(outcome, rounds, file)
     return 1 if outcome.failures else 0
 
 

@@ -1,49 +1,55 @@
-"""One figure of one contender: TCP, ping, small datagrams, both together. Traffic comes from iperf3 and ping.
+"""One figure of one contender: TCP, ping, small datagrams, both together.
 
 What the instruments can do
+- iperf3 measures TCP; what counts is what its receiver got.
 - ping takes its times from the kernel's time stamps and prints microseconds; its own waking up is not in them.
-- iperf3 sends a datagram per system call and paces by a timer of 1 ms, in bursts. A core of its own lets it send 150 kpps and
-  more, a shared one perhaps 70; and its receiver, when it does not get to run, loses some whoever carries them (a larger socket
-  buffer helps). So a rate counts as loss-free when less than 1 % is lost *and* at least 97 % of it was really sent; above what
-  iperf3 manages on the machine, the figure is iperf3's limit: "no overlay" shows where that is.
+- Small datagrams come from bench.blast, 64 in a system call. A rate counts as loss-free when less than 1 % is lost *and* at least
+  97 % of it was really sent; "no overlay" shows where generator and sink themselves end.
 - Generator, sink and both routers share this machine's cores, as do other programs: trust ratios of one run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypedDict
+from pathlib import Path
+from typing import IO, TypedDict
 
-from bench.contenders import Contender, cpu_seconds, rss_mib
+from bench.contender import Contender, cpu_seconds, rss_mib
 from bench.topology import COMMAND_SECONDS, BenchError
 
-__all__ = ["UDP_MAX_KPPS", "Plan", "bisect", "loaded_ping", "percentile", "ping", "tcp", "udp_rate"]
+__all__ = ["UDP_MAX_KPPS", "Plan", "bisect", "bulk", "flood", "loaded_ping", "percentile", "ping", "tcp", "udp_rate"]
 
 SERVER_SECONDS = 5.0
 UDP_BYTES = 64
-UDP_BUFFER = "200K"  # below Linux's usual limit (net.core.rmem_max); the kernel doubles it
-UDP_MAX_KPPS = 192.0
-LOSS_ALLOWED = 1.0  # percent
+UDP_PORTS = itertools.cycle(range(9000, 10000))  # what is late from one blast must not count in the next
+UDP_MAX_KPPS = 384.0
+LOSS_ALLOWED = 0.01
 SENT_AT_LEAST = 0.97
-WARM_UP = 0.5  # seconds that bulk runs before the ping beside it counts
+DRAIN_SECONDS = 0.15  # between the last datagram sent and the count
+WARM_UP = 0.5  # seconds that bulk runs before what is measured beside it counts
+LOADED_PING_INTERVAL = 0.005
+BLAST = (sys.executable, "-I", "-S", str(Path(__file__).with_name("blast.py")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How long each part takes."""
 
-    seconds: int = 5
+    seconds: int = 3
     pings: int = 1000
     ping_interval: float = 0.002
-    udp_seconds: int = 2
+    udp_seconds: float = 1.0
     udp_step: float = 3.0  # kpps to which the rate is bisected
+    wan_seconds: int = 8
 
 
 class Sum(TypedDict):
@@ -52,54 +58,116 @@ class Sum(TypedDict):
     bits_per_second: float
     bytes: float
     seconds: float
-    packets: float
-    lost_percent: float
 
 
-def tcp(contender: Contender, plan: Plan, streams: int = 1) -> dict[str, float]:
-    """Throughput, and what it cost the routers where there are any."""
+@dataclass(frozen=True, slots=True)
+class Blast:
+    """What one burst of small datagrams came to."""
+
+    sent: int
+    received: int
+    seconds: float
+    cpu: float  # of the routers, in seconds
+
+    @property
+    def loss(self) -> float:
+        return 1 - self.received / self.sent if self.sent else 1.0
+
+    @property
+    def sent_kpps(self) -> float:
+        return self.sent / self.seconds / 1000
+
+    @property
+    def received_kpps(self) -> float:
+        return self.received / self.seconds / 1000
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of the routers for each datagram that arrived."""
+        return self.cpu / self.received * 1e6 if self.received else 0.0
+
+
+def tcp(contender: Contender, plan: Plan, streams: int = 1, *more: str) -> dict[str, float]:
+    """Throughput, and what it cost the routers where there are any; `more` is for iperf3."""
     pids = contender.pids()
     before = cpu_seconds(pids)
-    received = _iperf(contender, "sum_received", "-t", str(plan.seconds), "-P", str(streams))
+    received = _iperf(contender, "-t", str(plan.seconds), "-P", str(streams), *more)
     figures = {"mbit": received["bits_per_second"] / 1e6}
     if pids:
-        figures["cpu_per_gb"] = (cpu_seconds(pids) - before) / (received["bytes"] / 1e9)
+        figures["cpu_per_gb"] = (cpu_seconds(pids) - before) / max(received["bytes"] / 1e9, 1e-9)
         figures["rss_mib"] = rss_mib(pids)
     return figures
 
 
-def ping(contender: Contender, plan: Plan) -> dict[str, float]:
-    times = _ping_times(contender, plan.pings, plan.ping_interval)
+def ping(contender: Contender, count: int, interval: float) -> dict[str, float]:
+    """Round trip times in µs."""
+    near, far = contender.ends
+    text = contender.lab.run(near.space, "ping", "-n", "-i", str(interval), "-c", str(count), far.address)
+    times = [float(value) * 1000 for value in re.findall(r"time=([0-9.]+) ms", text)]
+    if len(times) < count * 0.9:
+        raise BenchError(f"{contender.title}: {len(times)} of {count} pings were answered")
     return {"p50": statistics.median(times), "p99": percentile(times, 0.99)}
 
 
 def loaded_ping(contender: Contender, plan: Plan) -> dict[str, float]:
     """Ping while one TCP stream takes all it can get."""
-    interval = 0.005
+    with bulk(contender):
+        return ping(contender, int(max(plan.seconds, 2) / LOADED_PING_INTERVAL), LOADED_PING_INTERVAL)
+
+
+@contextlib.contextmanager
+def bulk(contender: Contender) -> Iterator[None]:
+    """One TCP stream at full speed beside what the block does; Raises BenchError if it ends before that."""
     near, far = contender.ends
     with _server(contender):
-        bulk = contender.lab.spawn(near.space, "iperf3", "-c", far.address, "-t", str(int(COMMAND_SECONDS)))
+        process = contender.lab.spawn(near.space, "iperf3", "-c", far.address, "-t", str(int(COMMAND_SECONDS)))
         try:
             time.sleep(WARM_UP)
-            times = _ping_times(contender, int(max(plan.seconds, 2) / interval), interval)
-            if bulk.poll() is not None:
-                raise BenchError(f"{contender.title}: the bulk transfer ended before the ping beside it")
+            yield
+            if process.poll() is not None:
+                raise BenchError(f"{contender.title}: the bulk transfer ended before what was measured beside it")
         finally:
-            _end(bulk)
-    return {"p50": statistics.median(times), "p99": percentile(times, 0.99)}
+            _end(process)
 
 
-def udp_rate(contender: Contender, plan: Plan) -> float:
-    """The highest rate, in kpps, at which less than 1 % of datagrams with 64 bytes are lost."""
+def udp_rate(contender: Contender, plan: Plan) -> tuple[float, Blast | None]:
+    """The highest rate, in kpps, at which less than 1 % of datagrams with 64 bytes are lost; and how that went."""
+    best: Blast | None = None
 
     def passes(kpps: float) -> bool:
-        bits = str(int(kpps * 1000 * UDP_BYTES * 8))
-        load = ("-u", "-l", str(UDP_BYTES), "-w", UDP_BUFFER, "-b", bits)
-        got = _iperf(contender, "sum", *load, "-t", str(plan.udp_seconds))
-        sent = got["packets"] / got["seconds"] / 1000
-        return got["lost_percent"] < LOSS_ALLOWED and sent >= kpps * SENT_AT_LEAST
+        nonlocal best
+        got = blast(contender, kpps, plan.udp_seconds)
+        passed = got.loss < LOSS_ALLOWED and got.sent_kpps >= kpps * SENT_AT_LEAST
+        if passed:
+            best = got
+        return passed
 
-    return bisect(passes, UDP_MAX_KPPS, plan.udp_step)
+    return bisect(passes, UDP_MAX_KPPS, plan.udp_step), best
+
+
+def flood(contender: Contender, plan: Plan) -> float:
+    """How many kpps arrive when the sender sends all it can."""
+    return blast(contender, 0.0, plan.udp_seconds).received_kpps
+
+
+def blast(contender: Contender, kpps: float, seconds: float) -> Blast:
+    """Datagrams of 64 bytes at this rate (0: as many as possible). Raises BenchError."""
+    near, far = contender.ends
+    pids, port = contender.pids(), str(next(UDP_PORTS))
+    receiver = contender.lab.spawn(far.space, *BLAST, "receive", port, pipes=True)
+    try:
+        _line(receiver.stdout, "bench.blast does not listen")
+        before = cpu_seconds(pids)
+        load = (port, str(UDP_BYTES), str(kpps * 1000), str(seconds))
+        sent = json.loads(contender.lab.run(near.space, *BLAST, "send", far.address, *load))
+        time.sleep(DRAIN_SECONDS)
+        used = cpu_seconds(pids) - before
+        assert receiver.stdin is not None
+        receiver.stdin.close()
+        received = json.loads(_line(receiver.stdout, "bench.blast counts nothing"))
+    finally:
+        _end(receiver)
+    return Blast(sent["sent"], received["received"], sent["seconds"], used)
 
 
 def bisect(passes: Callable[[float], bool], limit: float, step: float) -> float:
@@ -120,23 +188,14 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered)) - 1))]
 
 
-def _ping_times(contender: Contender, count: int, interval: float) -> list[float]:
-    near, far = contender.ends
-    text = contender.lab.run(near.space, "ping", "-n", "-i", str(interval), "-c", str(count), far.address)
-    times = [float(value) * 1000 for value in re.findall(r"time=([0-9.]+) ms", text)]
-    if len(times) < count * 0.9:
-        raise BenchError(f"{contender.title}: {len(times)} of {count} pings were answered")
-    return times
-
-
-def _iperf(contender: Contender, part: str, *arguments: str) -> Sum:
+def _iperf(contender: Contender, *arguments: str) -> Sum:
     near, far = contender.ends
     with _server(contender):
         text = contender.lab.run(near.space, "iperf3", "-J", "-c", far.address, *arguments)
     report = json.loads(text)
-    if "error" in report or part not in report["end"]:
+    if "error" in report or "sum_received" not in report["end"]:
         raise BenchError(f"{contender.title}: iperf3 {' '.join(arguments)}: {report.get('error', 'no result')}")
-    found: Sum = report["end"][part]
+    found: Sum = report["end"]["sum_received"]
     if not found["seconds"]:
         raise BenchError(f"{contender.title}: iperf3 {' '.join(arguments)}: nothing was sent")
     return found
@@ -158,6 +217,17 @@ def _server(contender: Contender) -> Iterator[None]:
         _end(process)
 
 
+def _line(stream: IO[bytes] | None, text: str) -> str:
+    """The next line that a process of ours prints. Raises BenchError with this text where none comes."""
+    line = stream.readline() if stream is not None else b""
+    if not line:
+        raise BenchError(text)
+    return line.decode()
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()

@@ -21,18 +21,18 @@ HOSTS = 3
 LIMIT_SECONDS = 20.0
 
 
-def mesh_time() -> dict[str, float]:
+def mesh_time(engine: str = "auto") -> dict[str, float]:
     """Seconds: `launch` of the third host, and from then on until all is joined. Raises BenchError."""
     with Lab(HOSTS, tag="m", subnet="10.79.0") as lab:
         routers = [Router(lab, number) for number in range(HOSTS)]
         spaces = [lab.space(f"c{number + 1}") for number in range(HOSTS)]
         first, second, third = routers
-        first.launch()
-        second.join(first)
+        first.launch("--engine", engine)
+        second.join(first, "--engine", engine)
         for router in (first, second):
             router.attach(spaces[router.number], f"{_address(router.number)}/24")
         began = time.monotonic()
-        launched = third.join(first)
+        launched = third.join(first, "--engine", engine)
         third.attach(spaces[2], f"{_address(2)}/24")
         full_mesh(lab, routers, [(space, _address(number)) for number, space in enumerate(spaces)])
         return {"launch": launched - began, "mesh": time.monotonic() - launched}

@@ -1,16 +1,16 @@
-"""What was measured, over all rounds: medians, spread, ratios, targets, as tables of text and as JSON.
+"""What was measured, over all rounds: medians and spread, as a table of text and as JSON.
 
-A *sample* is one figure of one round. A figure has a name (`tcp1`), a unit and a direction; the targets say what the python
-engine has to reach, absolutely or as a ratio against another contender's median in the same run.
+A *sample* is one figure of one round; a figure has a name (`tcp1`) and a unit. Names that begin with `nic_` were measured with the
+underlay's segmentation offloads off.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-__all__ = ["FIGURES", "TARGETS", "Figure", "Samples", "Target", "figures_table", "judge", "table", "targets_table"]
+__all__ = ["FIGURES", "Figure", "Samples", "figures_table", "ratios", "table", "titles_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,46 +20,35 @@ class Figure:
     digits: int = 0
 
 
-FIGURES = (
+ON_THE_WAY = (
     Figure("tcp1", "TCP 1 stream, Mbit/s"),
     Figure("tcp4", "TCP 4 streams, Mbit/s"),
-    Figure("tcp1_plain_nic", "TCP 1 stream, offloads off, Mbit/s"),
     Figure("udp64", "UDP 64 B without loss, kpps"),
+    Figure("flood64", "UDP 64 B flood, kpps that arrive"),
     Figure("ping_p50", "ping p50, µs"),
     Figure("ping_p99", "ping p99, µs"),
     Figure("loaded_p50", "ping p50 beside bulk, µs"),
     Figure("loaded_p99", "ping p99 beside bulk, µs"),
     Figure("cpu_per_gb", "CPU of both routers, s per GB", 2),
+    Figure("cpu_per_packet", "CPU of both routers, µs per 64 B packet", 1),
+)
+FIGURES = (
+    *ON_THE_WAY,
+    *(replace(figure, name=f"nic_{figure.name}", title=f"offloads off: {figure.title}") for figure in ON_THE_WAY),
     Figure("rss_mib", "RSS of a router, MiB", 1),
+    Figure("lag_p99", "event loop's lag p99 after bulk, ms", 1),
+    Figure("slow", "callbacks over 2 ms, a second of bulk", 1),
+    Figure("wan_01", "TCP 4 streams, 20 ms and 0.1 % loss, Mbit/s", 1),
+    Figure("wan_1", "TCP 4 streams, 20 ms and 1 % loss, Mbit/s", 1),
+    Figure("busy_records", "TCP beside 1000 records/s, of quiet", 2),
+    Figure("busy_api", "TCP beside a busy API, of quiet", 2),
+    Figure("busy_ping_p50", "ping p50 beside records and API, µs"),
+    Figure("busy_ping_p99", "ping p99 beside records and API, µs"),
+    Figure("relay_tcp", "TCP through a relay, Mbit/s"),
+    Figure("relay_share", "TCP through a relay, of direct", 2),
+    Figure("relay_ping", "ping p50 through a relay, µs"),
     Figure("mesh_s", "3 hosts: launch returned to all joined, s", 2),
     Figure("launch_s", "3 hosts: the last launch, s", 2),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """`least` or `most` for meshd's median; with `against` for its ratio to that contender's."""
-
-    figure: str
-    title: str
-    against: str = ""
-    least: float | None = None
-    most: float | None = None
-    aim: str = ""
-    digits: int = 2
-
-
-TARGETS = (
-    Target(figure="tcp1", title="TCP 1 stream / kernel VXLAN", against="vxlan", least=0.15, aim="0.25"),
-    Target(figure="tcp1_plain_nic", title="the same, offloads off", against="vxlan", least=0.3),
-    Target(figure="tcp1", title="TCP 1 stream / wireguard-go", against="wireguard-go", least=4.0),
-    Target(figure="udp64", title="UDP 64 B without loss / kernel VXLAN", against="vxlan", least=0.3),
-    Target(figure="ping_p50", title="ping p50, µs", most=250, digits=0),
-    Target(figure="ping_p99", title="ping p99, µs", most=800, digits=0),
-    Target(figure="loaded_p99", title="ping p99 beside bulk, µs", most=5000, digits=0),
-    Target(figure="cpu_per_gb", title="CPU of both routers, s per GB", most=4.0),
-    Target(figure="rss_mib", title="RSS of a router, MiB", most=80, aim="60", digits=1),
-    Target(figure="mesh_s", title="3 hosts joined after the last launch, s", most=1.0),
 )
 
 
@@ -89,48 +78,42 @@ class Samples:
         }
 
 
-def judge(samples: Samples, target: Target) -> tuple[float | None, bool | None]:
-    """(what it came to, whether that is enough); None where it was not measured."""
-    value = samples.median("meshd", target.figure)
-    if value is not None and target.against:
-        other = samples.median(target.against, target.figure)
-        value = value / other if other else None
-    if value is None:
-        return None, None
-    return value, (target.least is None or value >= target.least) and (target.most is None or value <= target.most)
+def ratios(samples: Samples, base: str) -> dict[str, dict[str, float]]:
+    """By contender and figure, its median against that of `base`."""
+    found: dict[str, dict[str, float]] = {}
+    for contender, figures in samples.values.items():
+        for name in figures:
+            mine, other = samples.median(contender, name), samples.median(base, name)
+            if contender != base and mine is not None and other:
+                found.setdefault(contender, {})[name] = round(mine / other, 4)
+    return found
 
 
-def figures_table(samples: Samples, titles: Mapping[str, str]) -> str:
+def figures_table(samples: Samples, names: Iterable[str]) -> str:
     """A row for each figure, a column for each contender: median (lowest–highest)."""
-    rows = [["", *titles.values()]]
+    names = list(names)
+    rows = [["", *names]]
     for figure in FIGURES:
-        cells = [_cell(samples.of(name, figure.name), figure.digits) for name in titles]
+        cells = [_cell(samples.of(name, figure.name), figure.digits) for name in names]
         if any(cell != "–" for cell in cells):
             rows.append([figure.title, *cells])
     return table(rows)
 
 
-def targets_table(samples: Samples) -> str:
-    rows = [["target (python engine)", "wanted", "measured", "", ""]]
-    for target in TARGETS:
-        value, met = judge(samples, target)
-        sign, limit = ("≥", target.least) if target.least is not None else ("≤", target.most)
-        shown = "–" if value is None else f"{value:.{target.digits}f}"
-        verdict = {None: "not measured", True: "met", False: "missed"}[met]
-        rows.append([target.title, f"{sign} {limit:g}", shown, verdict, f"aim {target.aim}" if target.aim else ""])
-    return table(rows)
+def titles_table(titles: Mapping[str, str]) -> str:
+    return table([[name, text] for name, text in titles.items()], left=2)
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need to be, the first one to the left."""
+def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns as wide as they need to be, the first ones to the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        first, rest = (
-            row[0].ljust(widths[0]),
-            [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)],
-        )
-        lines.append("  ".join([first, *rest]).rstrip())
+        cells = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 

@@ -7,14 +7,16 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from bench.topology import BenchError, Lab, enter, run
 from meshd.config import Paths
 from meshd.control.client import ControlClient
 from meshd.errors import UserError
 
-__all__ = ["Router"]
+__all__ = ["MESHD", "Router"]
 
+LIVING_STATES = ("idle", "alive", "suspect")
 MESHD = str(Path(sys.executable).with_name("meshd"))
 
 
@@ -41,9 +43,10 @@ class Router:
         self.meshd("launch", "--nickname", f"host{self.number + 1}", *arguments)
         return time.monotonic()
 
-    def join(self, first: Router) -> float:
+    def join(self, first: Router, *arguments: str) -> float:
         """Join the mesh that `first` founded."""
-        return self.launch("--key-file", str(first.paths.key_file), "--peers", first.lab.address(first.number))
+        key = ("--key-file", str(first.paths.key_file))
+        return self.launch(*key, "--peers", first.lab.address(first.number), *arguments)
 
     def log(self, lines: int) -> str:
         """The end of the router's log."""
@@ -61,17 +64,37 @@ class Router:
     def pids(self) -> list[int]:
         return [int(self.paths.pid_file.read_text())]
 
-    def established(self) -> int:
-        """How many hosts this one has a working connection with, as `meshd status` says."""
+    # what `meshd status --json` says
+
+    def status(self) -> dict[str, Any]:
         try:
-            return _established(self._client.status())
+            return self._client.status()
         except UserError as error:
             raise BenchError(str(error)) from None
 
+    def established(self) -> int:
+        """How many hosts this one has a working connection with."""
+        connections = self.status()["Router"]["Connections"]
+        return sum(1 for connection in connections if connection["State"] == "established")
 
-def _established(status: dict[str, object]) -> int:
-    router = status.get("Router")
-    connections = router.get("Connections") if isinstance(router, dict) else None
-    if not isinstance(connections, list):
-        raise BenchError("`meshd status --json` has no list of Router.Connections")
-    return sum(1 for connection in connections if connection.get("State") == "established")
+    def engine(self) -> str:
+        return str(self.status()["Engine"]["Name"])
+
+    def engine_reason(self) -> str:
+        return str(self.status()["Engine"]["Reason"])
+
+    def path_kinds(self) -> dict[str, str]:
+        """How data reaches each other host ("direct", "relay" …), by its nickname; only paths that live."""
+        return {str(path["NickName"]): str(path["Kind"]) for path in self.status()["Paths"] if _lives(path)}
+
+    def records(self) -> int:
+        return int(self.status()["Gossip"]["Records"])
+
+    def loop(self) -> tuple[float, int]:
+        """(99th percentile of the loop's lag in ms, callbacks so far that took over 2 ms)."""
+        loop = self.status()["Loop"]
+        return float(loop["LagP99Ms"]), int(loop["SlowCallbacks"])
+
+
+def _lives(path: dict[str, Any]) -> bool:
+    return str(path["State"]) in LIVING_STATES

@@ -127,6 +127,9 @@ class Lab:
                 time.sleep(0.01)
         for process in self._processes:
             process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
 
     def pids(self) -> list[int]:
         """Processes in any of the namespaces."""
@@ -157,6 +160,10 @@ class Lab:
 
     def host(self, number: int) -> str:
         return f"{self.prefix}h{number + 1}"
+
+    def switch(self) -> str:
+        """The namespace in the middle of three or more hosts; its ports are p1, p2 …"""
+        return f"{self.prefix}sw"
 
     def address(self, number: int) -> str:
         """The host's address on the underlay."""
@@ -212,16 +219,24 @@ class Lab:
     def run(self, space: str, *arguments: str, timeout: float = COMMAND_SECONDS) -> str:
         return run(*enter(space), *arguments, timeout=timeout)
 
-    def spawn(self, space: str, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a command; the end of the context ends it."""
-        process = subprocess.Popen(
-            [*enter(space), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=env,
-            start_new_session=True,  # the terminal's Ctrl-C is for us
-        )
+    def spawn(
+        self,
+        space: str,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        pipes: bool = False,
+        output: Path | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a command, with pipes to and from it or what it prints in a file; the end of the context ends it."""
+        with open(output or os.devnull, "wb") as file:
+            process = subprocess.Popen(
+                [*enter(space), *arguments],
+                stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if pipes else file,
+                stderr=subprocess.DEVNULL,
+                env=env,
+                start_new_session=True,  # the terminal's Ctrl-C is for us
+            )
         self._processes.append(process)
         return process
 

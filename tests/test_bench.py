@@ -7,18 +7,25 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from bench import contenders, demo, measure, micro
+from bench import busy, contenders, demo, measure, micro, targets
+from bench.__main__ import Outcome, chosen, chosen_measures, write
 from bench.__main__ import bench as run_bench
-from bench.__main__ import chosen, write
+from bench.contender import End, cpu_seconds, rss_mib, wait_until
 from bench.measure import Plan, bisect, percentile
+from bench.measures import MEASURES
 from bench.meshing import full_mesh
-from bench.results import FIGURES, TARGETS, Samples, Target, figures_table, judge, table, targets_table
+from bench.peers import PEERS
+from bench.relaying import Trio
+from bench.results import FIGURES, Samples, figures_table, ratios, table, titles_table
 from bench.routers import Router
+from bench.targets import ENGINES, TARGETS, Target, judge, targets_table
 from bench.topology import BenchError, Lab, interruptible, run
+from bench.wan import WanLab
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,10 +47,11 @@ class Spoken:
 
 
 def samples(**figures: float) -> Samples:
-    """What meshd came to; kernel VXLAN has 100 everywhere."""
+    """What both engines came to; kernel VXLAN has 100 everywhere."""
     made = Samples()
     for name, value in figures.items():
-        made.add("meshd", name, value)
+        for engine in ENGINES:
+            made.add(engine, name, value)
         made.add("vxlan", name, 100.0)
     return made
 
@@ -72,72 +80,110 @@ def test_percentile_is_the_nearest_rank() -> None:
     assert percentile([7.0], 0.99) == 7
 
 
+def verdict(found: Samples, target: Target, engine: str = "meshd-python") -> tuple[float | None, bool | None]:
+    judged = judge(found, target, engine)
+    return judged.value, judged.met
+
+
 def test_target_is_met_by_the_ratio_of_medians() -> None:
-    target = Target(figure="tcp1", title="", against="vxlan", least=0.15)
-    assert judge(samples(tcp1=15.0), target) == (0.15, True)
-    assert judge(samples(tcp1=14.0), target) == (0.14, False)
-    assert judge(Samples(), target) == (None, None)
+    target = Target(figure="tcp1", title="", against="vxlan", least=(0.55, 0.15))
+    assert verdict(samples(tcp1=15.0), target) == (0.15, True)
+    assert verdict(samples(tcp1=15.0), target, "meshd-native") == (0.15, False)
+    assert verdict(samples(tcp1=14.0), target) == (0.14, False)
+    assert verdict(Samples(), target) == (None, None)
     alone = Samples()
-    alone.add("meshd", "tcp1", 5.0)
-    assert judge(alone, target) == (None, None)
+    alone.add("meshd-python", "tcp1", 5.0)
+    assert verdict(alone, target) == (None, None)
     alone.add("vxlan", "tcp1", 0.0)  # nothing came through: no ratio
-    assert judge(alone, target) == (None, None)
+    assert verdict(alone, target) == (None, None)
 
 
 def test_target_may_be_an_upper_limit() -> None:
-    target = Target(figure="rss_mib", title="", most=80)
-    assert judge(samples(rss_mib=80.0), target) == (80.0, True)
-    assert judge(samples(rss_mib=80.1), target) == (80.1, False)
+    target = Target(figure="rss_mib", title="", most=(60, 80))
+    assert verdict(samples(rss_mib=80.0), target) == (80.0, True)
+    assert verdict(samples(rss_mib=80.1), target) == (80.1, False)
+    assert verdict(samples(rss_mib=60.5), target, "meshd-native") == (60.5, False)
 
 
 def test_one_odd_round_moves_the_spread_and_not_the_median() -> None:
     made = Samples()
     for value in (10.0, 11.0, 1.0):
-        made.add("meshd", "tcp1", value)
-    assert made.median("meshd", "tcp1") == 10
-    assert "10 (1–11)" in figures_table(made, {"meshd": "meshd"})
-    assert made.as_json() == {"meshd": {"tcp1": {"median": 10.0, "min": 1.0, "max": 11.0, "rounds": [10.0, 11.0, 1.0]}}}
+        made.add("meshd-python", "tcp1", value)
+    assert made.median("meshd-python", "tcp1") == 10
+    assert "10 (1–11)" in figures_table(made, ["meshd-python"])
+    rounds = {"median": 10.0, "min": 1.0, "max": 11.0, "rounds": [10.0, 11.0, 1.0]}
+    assert made.as_json() == {"meshd-python": {"tcp1": rounds}}
+
+
+def test_ratios_are_those_of_medians_and_need_both() -> None:
+    made = samples(tcp1=25.0)
+    made.add("plain", "ping_p50", 9.0)
+    assert ratios(made, "vxlan") == {engine: {"tcp1": 0.25} for engine in ENGINES}
 
 
 def test_every_target_is_a_figure_of_a_contender_and_has_one_limit() -> None:
     for target in TARGETS:
         assert target.figure in {figure.name for figure in FIGURES}
-        assert target.against in {"", *contenders.CONTENDERS}
+        assert target.against in {"", "bare", *contenders.CONTENDERS}
         assert (target.least is None) != (target.most is None)
+    assert all(engine in contenders.CONTENDERS for engine in ENGINES)
 
 
 def test_what_was_not_measured_is_said_to_be_so() -> None:
-    text = targets_table(samples(tcp1=20.0))
-    assert "0.20" in next(line for line in text.splitlines() if "TCP 1 stream / kernel VXLAN" in line)
-    assert "not measured" in next(line for line in text.splitlines() if "wireguard-go" in line)
+    made = samples(tcp1=20.0)
+    del made.values["meshd-native"]
+    lines = {line.split("  ")[0]: line for line in targets_table(made).splitlines()}
+    assert lines["TCP 1 stream / kernel VXLAN"].split()[-2:] == ["0.20", "met"]
+    assert lines["TCP 1 stream / wireguard-go"].endswith("–")
+    assert [found["target"] for found in targets.as_json(made)] == ["TCP 1 stream / kernel VXLAN"]
 
 
 def test_columns_of_a_table_are_aligned() -> None:
     assert table([["", "one"], ["long name", "1"]]).splitlines() == ["           one", "long name    1"]
+    assert titles_table({"plain": "no overlay", "a": "b"}).splitlines() == ["plain  no overlay", "a      b"]
 
 
 def test_contenders_are_chosen_by_name() -> None:
-    assert chosen(None, peers=False) == ["plain", "vxlan", "meshd"]
+    assert chosen(None, peers=False) == ["plain", "vxlan", "meshd-native", "meshd-python"]
     assert chosen(None, peers=True) == list(contenders.CONTENDERS)
-    assert chosen("meshd,plain", peers=False) == ["plain", "meshd"]
+    assert chosen("tinc meshd-python,plain", peers=False) == ["plain", "meshd-python", "tinc"]
     with pytest.raises(BenchError, match="no contender weave; there are plain"):
         chosen("weave", peers=False)
 
 
+def test_measures_are_chosen_by_name() -> None:
+    assert chosen_measures(None) == list(MEASURES)
+    assert chosen_measures("join,tcp") == ["tcp", "join"]
+    with pytest.raises(BenchError, match="no measure speed; there are tcp, udp"):
+        chosen_measures("speed")
+
+
+def test_a_contender_without_its_command_or_engine_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert contenders.CONTENDERS["tinc"].missing() == "no command tincd here (make bench-peers installs it)"
+    assert contenders.CONTENDERS["plain"].missing() == ""
+    assert contenders.MeshdPython.missing() == ""
+    monkeypatch.setattr(contenders, "_engines", lambda: frozenset({"python"}))
+    assert contenders.MeshdNative.missing() == "this meshd has no native engine"
+
+
 def test_results_are_written_with_what_they_were_made_on(tmp_path: Path) -> None:
     file = tmp_path / "new" / "result.json"
-    write(file, samples(tcp1=1.0), 1, Plan())
+    write(file, Outcome(samples=samples(tcp1=1.0), left_out=["tinc: no command"]), 1, Plan())
     found = json.loads(file.read_text())
     assert found["about"]["cpus"] == os.cpu_count()
-    assert found["contenders"]["meshd"]["tcp1"]["median"] == 1.0
+    assert found["about"]["left_out"] == ["tinc: no command"]
+    assert found["contenders"]["meshd-python"]["tcp1"]["median"] == 1.0
+    assert found["of_vxlan"]["meshd-python"]["tcp1"] == 0.01
+    assert {target["met"] for target in found["targets"]} == {False}
 
 
 def test_cpu_time_and_memory_of_a_process_that_is_known() -> None:
-    before = contenders.cpu_seconds([os.getpid()])
+    before = cpu_seconds([os.getpid()])
     sum(range(3_000_000))
-    assert contenders.cpu_seconds([os.getpid(), os.getpid()]) >= 2 * before
-    assert 5 < contenders.rss_mib([os.getpid()]) < 2000
-    assert contenders.cpu_seconds([]) == 0
+    assert cpu_seconds([os.getpid(), os.getpid()]) >= 2 * before
+    assert 5 < rss_mib([os.getpid()]) < 2000
+    assert cpu_seconds([]) == 0
 
 
 @pytest.mark.parametrize("payload", [64, 5 * micro.SEGMENT_PAYLOAD, micro.SEGMENTS * micro.SEGMENT_PAYLOAD])
@@ -209,39 +255,113 @@ def test_failure_and_interruption_leave_nothing(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.netns
 def test_contenders_join_their_containers_and_are_measured() -> None:
-    plan = Plan(seconds=1, pings=20, udp_seconds=1, udp_step=100.0)
-    with Lab(2, tag="t") as lab:
-        for contender, mtu in zip(contenders.make(["plain", "vxlan"], lab), (1500, 1450), strict=True):
+    left_out: list[str] = []
+    with ExitStack() as labs:
+        kinds = [contenders.CONTENDERS[name] for name in ("plain", "vxlan")]
+        made = contenders.make(kinds, labs, lambda tag: Lab(2, tag=f"t{tag}"), left_out.append)
+        for contender, mtu in zip(made, (1500, 1450), strict=True):
             assert contender.mtu() == mtu
             assert contender.pids() == []
-            got = measure.ping(contender, plan)
+            got = measure.ping(contender, 20, 0.002)
             assert 0 < got["p50"] <= got["p99"]
-            assert measure.tcp(contender, plan)["mbit"] > 0
-            lab.set_offloads(False, *contender.devices)
-            assert "generic-segmentation-offload: off" in lab.run(lab.host(0), "ethtool", "-k", contender.devices[0])
+            assert measure.tcp(contender, Plan(seconds=1))["mbit"] > 0
+            blast = measure.blast(contender, 1.0, 0.3)
+            assert 0 < blast.received <= blast.sent <= 301
+            contender.lab.set_offloads(False, *contender.devices)
+            shown = contender.lab.run(contender.lab.host(0), "ethtool", "-k", contender.devices[0])
+            assert "generic-segmentation-offload: off" in shown
+    assert left_out == []
 
 
 @pytest.mark.netns
-def test_the_product_is_launched_attached_and_measured(tmp_path: Path) -> None:
-    plan = Plan(seconds=1, pings=20, udp_seconds=1, udp_step=200.0)
+@pytest.mark.parametrize("name", [kind.name for kind in PEERS if not kind.missing()])
+def test_every_peer_that_is_installed_joins_two_containers(name: str) -> None:
+    with Lab(2, tag="t") as lab:
+        contender = contenders.CONTENDERS[name](lab)
+        contender.start()
+        assert len(contender.pids()) == 2
+        assert 1280 <= contender.mtu() <= 1500
+        prefix = lab.prefix
+    assert namespaces(prefix) == []
+
+
+class Broken(contenders.Plain):
+    def _start(self) -> tuple[End, End]:
+        raise BenchError("it will not")
+
+
+@pytest.mark.netns
+def test_a_contender_that_does_not_start_costs_only_itself() -> None:
+    left_out: list[str] = []
+    with ExitStack() as labs:
+        made = contenders.make([Broken, contenders.Plain], labs, lambda tag: Lab(2, tag=f"t{tag}"), left_out.append)
+        assert [type(contender) for contender in made] == [contenders.Plain]
+    assert left_out == ["plain: it will not"]
+
+
+@pytest.mark.netns
+def test_the_product_is_launched_attached_and_measured() -> None:
+    plan = Plan(seconds=1, pings=20, udp_seconds=0.3, udp_step=200.0, wan_seconds=1)
+    measures = ["tcp", "udp", "ping", "mixed", "nic", "wan", "join"]
     spoken = Spoken()
-    outcome = run_bench(["meshd"], 1, plan, spoken)
+    outcome = run_bench(["meshd-python"], measures, 1, plan, spoken, quick=True)
     found = outcome.samples
     assert outcome.failures == []
-    assert spoken.expected == len(spoken.steps) == 7
-    assert outcome.titles == {"meshd": "meshd, MTU 1372"}
-    measured = {figure.name for figure in FIGURES if found.of("meshd", figure.name)}
-    assert measured == {figure.name for figure in FIGURES}
-    assert 10 < (found.median("meshd", "rss_mib") or 0) < 500
+    assert spoken.expected == len(spoken.steps) == 11
+    assert outcome.titles == {"meshd-python": "meshd, python engine, MTU 1372, AES-256-GCM"}
+    measured = {figure.name for figure in FIGURES if found.of("meshd-python", figure.name)}
+    assert {"tcp1", "tcp4", "flood64", "loaded_p99", "cpu_per_gb", "nic_tcp1", "lag_p99", "wan_1", "mesh_s"} <= measured
+    assert found.median("bare", "wan_1")
+    assert 10 < (found.median("meshd-python", "rss_mib") or 0) < 500
+
+
+@pytest.mark.netns
+def test_records_of_an_unrelated_member_reach_the_routers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.busy.RECORDS_PER_SECOND", 50)
+    with ExitStack() as labs:
+        made = contenders.make([contenders.MeshdPython], labs, lambda tag: Lab(2, tag=f"t{tag}"), pytest.fail)
+        contender = made[0]
+        assert isinstance(contender, contenders.Meshd)
+        with busy.records(contender), busy.api(contender):
+            assert contender.answers()
+            wait_until(lambda: contender.routers[1].records() > 20, "no records come")
 
 
 @pytest.mark.netns
 def test_what_cannot_be_measured_is_reported_and_costs_the_run_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.measure.udp_rate", lambda contender, plan: float(run("false")))
-    outcome = run_bench(["plain"], 1, Plan(seconds=1, pings=20), Spoken())
-    assert outcome.failures == ["round 1, no overlay: UDP, 64 bytes: false: 1"]
-    assert outcome.samples.median("plain", "tcp1")
+    plan = Plan(seconds=1, pings=20, udp_seconds=0.2)
+    outcome = run_bench(["plain", "tinc"], ["ping", "udp"], 1, plan, Spoken())
+    assert "round 1, no overlay: UDP, 64 bytes: false: 1" in outcome.failures
+    assert outcome.samples.median("plain", "ping_p50")
+    assert outcome.samples.median("plain", "flood64")
     assert outcome.samples.median("plain", "udp64") is None
+
+
+@pytest.mark.netns
+def test_a_long_path_delays_and_forgets_what_it_is_told_to() -> None:
+    with WanLab(2, tag="t") as lab:
+        bare = contenders.Bare(lab)
+        bare.start()
+        assert measure.ping(bare, 5, 0.01)["p50"] >= 20_000
+        lab.impair(1.0, 1)
+        assert not bare.answers()
+        lab.impair(0.0, 1)
+        assert bare.answers()
+
+
+@pytest.mark.netns
+def test_two_of_three_hosts_are_kept_apart_and_joined_again() -> None:
+    with Lab(3, tag="t", subnet="10.78.9") as lab:
+        made = Trio(lab, "python")
+        made.ends = (End(lab.host(0), lab.address(0)), End(lab.host(1), lab.address(1)))
+        third = ("ping", "-n", "-q", "-c", "1", "-W", "1", lab.address(2))
+        assert made.answers()
+        with made.cut():
+            assert not made.answers()
+            lab.run(lab.host(0), *third)
+            lab.run(lab.host(1), *third)
+        assert made.answers()
 
 
 @pytest.mark.netns

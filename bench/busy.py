@@ -1,0 +1,114 @@
+"""How much of its speed a router keeps while its loop has other work: 1000 records a second, and an API that is asked all the time.
+
+The records come from a member of the mesh of their own (bench.churn) and concern none of what is measured. Quiet transfers stand
+before and after the busy ones, so that a machine that slows down in between is not taken for a router that does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import measure
+from bench.contenders import Meshd
+from bench.topology import BenchError
+
+__all__ = ["RECORDS_PER_SECOND", "api", "keeps", "records"]
+
+RECORDS_PER_SECOND = 1000
+ARRIVED_AT_LEAST = 0.9
+QUESTIONS_PER_SECOND = 20  # to each router
+PORT = 6793
+BEGINNING = 0.1  # seconds whose records may not be out yet
+SPREAD_SECONDS = 3.0
+PINGS = 500
+PING_INTERVAL = 0.004
+
+
+def keeps(contender: Meshd, plan: measure.Plan) -> dict[str, float]:
+    """Shares of the quiet rate, and ping times while both go on. Raises BenchError."""
+
+    def rate() -> float:
+        return measure.tcp(contender, plan)["mbit"]
+
+    before = rate()
+    with records(contender):
+        with_records = rate()
+        with api(contender):
+            ping = measure.ping(contender, PINGS, PING_INTERVAL)
+    with api(contender):
+        with_api = rate()
+    quiet = (before + rate()) / 2
+    if not quiet:
+        raise BenchError(f"{contender.title}: nothing comes through")
+    return {
+        "busy_records": with_records / quiet,
+        "busy_api": with_api / quiet,
+        "busy_ping_p50": ping["p50"],
+        "busy_ping_p99": ping["p99"],
+    }
+
+
+@contextlib.contextmanager
+def records(contender: Meshd) -> Iterator[None]:
+    """Records arrive at both routers. Raises BenchError where they do not, or not as many as they should."""
+    lab, first = contender.lab, contender.routers[0]
+    address = lab.address(0)
+    where = (str(first.paths.key_file), f"{address}:6783", address, str(PORT), str(RECORDS_PER_SECOND))
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = lab.spawn(lab.host(0), sys.executable, "-m", "bench.churn", *where, env=env, pipes=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        if not process.stdout.readline():
+            raise BenchError("the member that publishes records (bench.churn) cannot join the mesh")
+        yield
+        process.stdin.close()
+        said = json.loads(process.stdout.readline() or b'{"published": 0, "seconds": 1, "label": ""}')
+        if said["published"] < RECORDS_PER_SECOND * (said["seconds"] * ARRIVED_AT_LEAST - BEGINNING):
+            raise BenchError(f"only {said['published']} records in {said['seconds']:.1f} s were published")
+        _arrived(contender, said["label"])
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SPREAD_SECONDS)  # it takes its leave
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def _arrived(contender: Meshd, label: str) -> None:
+    """Wait until every router knows the last record."""
+    deadline = time.monotonic() + SPREAD_SECONDS
+    for router in contender.routers:
+        while not any(mac["Label"] == label for mac in router.status()["Router"]["MACs"]):
+            if time.monotonic() > deadline:
+                raise BenchError(f"{contender.title}: records come slower than they are published")
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def api(contender: Meshd) -> Iterator[None]:
+    """`meshd status --json` without the command's own start, again and again, of both routers."""
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.wait(1 / QUESTIONS_PER_SECOND):
+            for router in contender.routers:
+                with contextlib.suppress(BenchError):
+                    router.status()
+
+    thread = threading.Thread(target=ask, name="questions")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,105 @@
+"""Three hosts, of which two lose sight of each other: the same transfer directly and through the third.
+
+The hosts hang on a bridge; two of its ports are made *isolated*, which keeps frames from passing between them while both still
+reach all others (bridge(8)). So host 1 and host 2 lose each other in both directions and at once, control links and all, silently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from bench import measure
+from bench.contender import Contender, End, wait_until
+from bench.meshing import full_mesh
+from bench.routers import Router
+from bench.topology import BenchError, Lab
+
+__all__ = ["RELAY_SECONDS", "Skipped", "Trio", "relayed", "trio"]
+
+HOSTS = 3
+RELAY_SECONDS = 15.0
+BACK_SECONDS = 40.0
+DIRECT = "direct"
+
+
+class Skipped(BenchError):
+    """This meshd cannot do what would be measured."""
+
+
+class Trio(Contender):
+    """Containers on all three hosts; what is measured goes from the first to the second."""
+
+    name = "trio"
+    title = "three hosts"
+
+    def __init__(self, lab: Lab, engine: str) -> None:
+        super().__init__(lab)
+        self.engine = engine
+        self.routers = [Router(lab, number) for number in range(HOSTS)]
+
+    def _start(self) -> tuple[End, End]:
+        first = self.routers[0]
+        first.launch("--engine", self.engine)
+        ends = []
+        for router in self.routers:
+            if router is not first:
+                router.join(first, "--engine", self.engine)
+            space, address = self.lab.space(f"c{router.number + 1}"), f"10.77.1.{router.number + 1}"
+            router.attach(space, f"{address}/24")
+            ends.append(End(space, address))
+        full_mesh(self.lab, self.routers, [(end.space, end.address) for end in ends])
+        return ends[0], ends[1]
+
+    def pids(self) -> list[int]:
+        return [pid for router in self.routers for pid in router.pids()]
+
+    def set_cut(self, cut: bool) -> None:
+        """Keep hosts 1 and 2 apart, or no longer."""
+        for number in (1, 2):
+            command = ("bridge", "link", "set", "dev", f"p{number}", "isolated", "on" if cut else "off")
+            self.lab.run(self.lab.switch(), *command)
+
+    @contextlib.contextmanager
+    def cut(self) -> Iterator[None]:
+        self.set_cut(True)
+        try:
+            yield
+        finally:
+            self.set_cut(False)
+
+    def kind(self) -> str:
+        """How data goes from host 1 to host 2 now; "" while it does not."""
+        return self.routers[0].path_kinds().get("host2", "")
+
+    def await_relay(self) -> None:
+        """Raises Skipped where no relay takes over."""
+        deadline = time.monotonic() + RELAY_SECONDS
+        while self.kind() in ("", DIRECT) or not self.answers():
+            if time.monotonic() > deadline:
+                raise Skipped(f"no path through host 3 within {RELAY_SECONDS:.0f} s: this meshd does not relay")
+            time.sleep(0.1)
+
+    def await_direct(self) -> None:
+        wait_until(lambda: self.kind() == DIRECT and self.answers(), "no way back to the direct path", BACK_SECONDS)
+
+
+@contextlib.contextmanager
+def trio(engine: str, tag: str = "r") -> Iterator[Trio]:
+    with Lab(HOSTS, tag=tag) as lab:
+        made = Trio(lab, engine)
+        made.start()
+        yield made
+
+
+def relayed(made: Trio, plan: measure.Plan) -> dict[str, float]:
+    """Direct, relayed, and the ratio; ends on the direct path. Raises Skipped, BenchError."""
+    direct = measure.tcp(made, plan)["mbit"]
+    with made.cut():
+        made.await_relay()
+        through = measure.tcp(made, plan)["mbit"]
+        ping = measure.ping(made, plan.pings // 2, plan.ping_interval)
+    made.await_direct()
+    share = through / direct if direct else 0.0
+    return {"relay_tcp": through, "relay_share": share, "relay_ping": ping["p50"]}
