@@ -105,6 +105,7 @@ class Member:
             tap_lost=_nothing,
             persist_boot=lambda boot: self.driver.boot_raised(boot),
             remember_hosts=lambda _hosts: None,
+            answered=lambda _answer: None,
         )
         self.published = 0
 
