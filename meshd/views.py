@@ -153,6 +153,8 @@ class AttachmentView:
     addresses: tuple[str, ...]  # CIDRs in the order of attaching
     ifname: str
     host_ifname: str
+    port_security: bool = False
+    drops: dict[str, int] = field(default_factory=dict)  # by the guard of the host end, by reason
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import errno
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyroute2 import IPRoute
@@ -101,8 +101,11 @@ def stable_mac(mesh_seed: bytes, container_id: str) -> Mac:
     return Mac(bytes([digest[0] & ~_GROUP & 0xFF | _LOCAL]) + digest[1:])
 
 
-def plug(ipr: IPRoute, namespace_fd: int, want: Plug) -> Plugged:
-    """Join the namespace to the bridge. `ipr` is the host's. Raises UserError or OSError, and then all is as before."""
+def plug(ipr: IPRoute, namespace_fd: int, want: Plug, guard: Callable[[Mac], None] | None = None) -> Plugged:
+    """Join the namespace to the bridge. `ipr` is the host's. Raises UserError or OSError, and then all is as before.
+
+    `guard` is called with the container's MAC when the host end is there and before it is a port of the bridge.
+    """
     addresses = parse_addresses(want.addresses)
     check_ifname(want.ifname)
     require_link(ipr, want.bridge)
@@ -110,7 +113,10 @@ def plug(ipr: IPRoute, namespace_fd: int, want: Plug) -> Plugged:
         present = _find_pair(ipr, namespace_fd, want)
         if present is None:
             _create_pair(ipr, namespace_fd, want)
+        mac = want.mac if present is None else present.mac
         try:
+            if guard is not None:
+                guard(mac)
             _connect_host_end(ipr, want)
             added = run_in_namespace(
                 namespace_fd, lambda inner: _configure(inner, want, addresses, new=present is None)
@@ -121,7 +127,6 @@ def plug(ipr: IPRoute, namespace_fd: int, want: Plug) -> Plugged:
             raise
     except NetlinkError as error:
         raise as_oserror(error) from error
-    mac = want.mac if present is None else present.mac
     _wait_for_forwarding(ipr, want.host_ifname)
     _announce(namespace_fd, want.ifname, mac, addresses)
     return Plugged(mac=mac, created=present is None, added=tuple(map(str, added)))

@@ -17,8 +17,13 @@ __all__ = ["attach", "detach"]
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[CIDR]… CONTAINER")
 @click.option("--ifname", default=DEFAULT_IFNAME, show_default=True, help="Name of the interface in the container.")
+@click.option(
+    "--port-security/--no-port-security",
+    default=None,
+    help="Let only the container's own MAC and addresses pass as sources.  [default: as it was, at first no]",
+)
 @json_option
-def attach(arguments: tuple[str, ...], ifname: str, as_json: bool) -> None:
+def attach(arguments: tuple[str, ...], ifname: str, port_security: bool | None, as_json: bool) -> None:
     """Plug a running container into the mesh and print its addresses.
 
     CONTAINER is the name, the id or the beginning of the id of a Docker
@@ -27,15 +32,20 @@ def attach(arguments: tuple[str, ...], ifname: str, as_json: bool) -> None:
 
     Without a CIDR the container is plugged in at layer 2: its MAC is printed.
 
+    What no container may do (send router advertisements, answer DHCP, storm)
+    is dropped at its interface. With --port-security so is every frame whose
+    source MAC or address, in Ethernet, IP, ARP or ND, is not its own.
+
     \b
     Examples:
       meshd attach 10.0.1.5/24 web
       meshd attach 10.0.1.5/24 fd00::5/64 web
       meshd attach web
       meshd attach --ifname eth1 netns:blue
+      meshd attach --port-security 10.0.1.5/24 web
     """
     addresses, container = _split(arguments, "attach")
-    result = router().attach(container, addresses, check_ifname(ifname))
+    result = router().attach(container, addresses, check_ifname(ifname), port_security)
     for note in result.notes:
         warn(note)
     if as_json:

@@ -8,7 +8,8 @@ HTTP/1.1 with JSON over `$MESHD_DIR/meshd.sock` (0600: whoever may open it may c
     GET  /ps        {"Bridge": {"Name", "Mac"}, "Attachments": […]}, as in the report
     POST /connect   {"peers": […], "replace": bool}            → {}
     POST /forget    {"peers": […]}                             → {}
-    POST /attach    {"container", "addresses": […], "ifname"}  → {"addresses", "mac", "id", "notes"}
+    POST /attach    {"container", "addresses": […], "ifname", "port_security": bool or null}
+                                                               → {"addresses", "mac", "id", "notes"}
     POST /detach    {"container", "addresses": […]}            → {"addresses", "id", "notes"}
     POST /ping      {"target"}                                 → one round trip to the router that has it (`inquiry.ping_body`)
     POST /trace     {"target"}                                 → the way of a frame to it (`inquiry.trace_body`)
@@ -92,12 +93,20 @@ class AttachRequest:
     container: str  # name, id, unique prefix of one, pid:N or netns:NAME
     addresses: tuple[str, ...] = ()  # canonical CIDRs in the order given; none: plug in at layer 2
     ifname: str = DEFAULT_IFNAME
+    port_security: bool | None = None  # None: as it is, at first without
 
     @classmethod
     def from_json(cls, body: Mapping[str, object]) -> AttachRequest:
-        _only(body, "container", "addresses", "ifname")
-        ifname = body.get("ifname", DEFAULT_IFNAME)
-        return cls(container=_container(body), addresses=_addresses(body), ifname=check_ifname(ifname))
+        _only(body, "container", "addresses", "ifname", "port_security")
+        port_security = body.get("port_security")
+        if port_security is not None and not isinstance(port_security, bool):
+            raise UserError("'port_security' must be true, false or null")
+        return cls(
+            container=_container(body),
+            addresses=_addresses(body),
+            ifname=check_ifname(body.get("ifname", DEFAULT_IFNAME)),
+            port_security=port_security,
+        )
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

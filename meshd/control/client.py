@@ -65,10 +65,21 @@ class ControlClient:
     def forget(self, peers: tuple[str, ...]) -> None:
         self._request("POST", "/forget", {"peers": peers})
 
-    def attach(self, container: str, addresses: tuple[str, ...] = (), ifname: str = DEFAULT_IFNAME) -> AttachResult:
+    def attach(
+        self,
+        container: str,
+        addresses: tuple[str, ...] = (),
+        ifname: str = DEFAULT_IFNAME,
+        port_security: bool | None = None,
+    ) -> AttachResult:
         from meshd.control.api import attach_result
 
-        request = {"container": container, "addresses": addresses, "ifname": ifname}
+        request = {
+            "container": container,
+            "addresses": addresses,
+            "ifname": ifname,
+            "port_security": port_security,
+        }
         return attach_result(self._request("POST", "/attach", request, ATTACH_TIMEOUT_S))
 
     def detach(self, container: str, addresses: tuple[str, ...] = ()) -> DetachResult:

@@ -59,7 +59,7 @@ def plain(_role: str, text: str) -> str:
 
 
 def render_status(report: Json, paint: Paint = plain) -> str:
-    """The bare `status`: Weave's block with the blank lines that its script prints, then notices, paths, MACs and drops."""
+    """The bare `status`: Weave's block with the blank lines that its script prints, then notices, paths, MACs, guards and drops."""
     parts = [_block(report, paint)]
     notices = [*report["AddressConflicts"], *report["Notices"]]
     if notices:
@@ -68,6 +68,9 @@ def render_status(report: Json, paint: Paint = plain) -> str:
         parts.append(paint("head", "Paths:") + "\n" + _paths(report["Paths"], paint))
     if report["Router"]["MACs"]:
         parts.append(paint("head", "MACs:") + "\n" + render_macs(report, paint))
+    guarded = [one for one in report["Attachments"] if one["PortSecurity"] or any(one["Drops"].values())]
+    if guarded:
+        parts.append(paint("head", "Guards:") + "\n" + _guards(guarded, paint))
     if any(report["Drops"].values()):
         parts.append(paint("head", "Drops:") + "\n" + _drops(report["Drops"]))
     return "\n" + "\n".join(parts) + "\n"
@@ -212,6 +215,20 @@ def _painter(paint: Paint) -> Callable[[str, str], str]:
         return paint(role, text) if role else text
 
     return cell
+
+
+def _guards(attachments: list[Json], paint: Paint) -> str:
+    """Containers with port security, and those of which something was dropped at their interface."""
+    header = ("CONTAINER", "PORT SECURITY", "DROPPED")
+    rows = [
+        (
+            one["Name"] or one["Label"],
+            "yes" if one["PortSecurity"] else "no",
+            ", ".join(f"{count} {reason}" for reason, count in one["Drops"].items() if count) or "-",
+        )
+        for one in attachments
+    ]
+    return table(header, rows, _painter(paint))
 
 
 def _drops(drops: dict[str, int]) -> str:

@@ -155,4 +155,6 @@ def _attachment(attachment: AttachmentView) -> Json:
         "Addresses": list(attachment.addresses),
         "Ifname": attachment.ifname,
         "HostIfname": attachment.host_ifname,
+        "PortSecurity": attachment.port_security,
+        "Drops": dict(attachment.drops),
     }

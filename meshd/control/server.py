@@ -49,6 +49,9 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class ControlHandlers(Protocol):
     """What the router does for its users. All may raise UserError; calls run concurrently on the router's loop."""
 
+    async def refresh(self) -> None:
+        """Bring up to date what `view` shows and only the kernel knows."""
+
     def view(self) -> RouterView: ...
     def ready(self) -> bool: ...
     async def attach(self, request: AttachRequest) -> AttachResult: ...
@@ -243,15 +246,16 @@ class _Routes:
         view = self._handlers.view()
         return web.json_response({"version": view.version, "pid": view.pid})
 
-    def _report(self) -> dict[str, object]:
+    async def _report(self) -> dict[str, object]:
+        await self._handlers.refresh()
         view = self._handlers.view()
         return build_report(view, ready=self._handlers.ready(), bridge_mac=interface_mac(view.bridge))
 
     async def status(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._report())
+        return web.json_response(await self._report())
 
     async def ps(self, _request: web.Request) -> web.Response:
-        report = self._report()
+        report = await self._report()
         return web.json_response({name: report[name] for name in ("Bridge", "Attachments")})
 
     async def connect(self, request: web.Request) -> web.Response:

@@ -14,16 +14,18 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from meshd.capture.containers import SHORT_ID_LENGTH, ContainerEngine, Target, resolve_target
+from meshd.capture.containers import ContainerEngine, Target, resolve_target
 from meshd.capture.netlink import Netlink
 from meshd.capture.netns import Inode, host_namespace_inode
 from meshd.capture.veth import Plug, host_ifname, plug, remove_addresses, stable_mac, unplug
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.control.limits import MAX_ADDRESSES
+from meshd.daemon.attachment import Attachment, short_id
+from meshd.daemon.guards import PortGuards
 from meshd.daemon.state import State, WantedAttachment
 from meshd.daemon.supersize import gso_max_size
 from meshd.errors import UserError
@@ -50,40 +52,6 @@ class AttachmentDirectory(Protocol):
         ...
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
-class _Attachment:
-    namespace: Inode
-    id: str  # full id of the container it was attached by
-    short: str
-    name: str
-    ifname: str
-    host_end: str
-    mac: Mac
-    addresses: tuple[str, ...]  # in the order of attaching
-
-    def view(self) -> AttachmentView:
-        return AttachmentView(
-            id=self.id,
-            label=self.short,
-            name=self.name,
-            mac=format_mac(self.mac),
-            addresses=self.addresses,
-            ifname=self.ifname,
-            host_ifname=self.host_end,
-        )
-
-    def wanted(self) -> WantedAttachment:
-        return WantedAttachment(
-            id=self.id,
-            name=self.name,
-            mac=format_mac(self.mac),
-            addresses=self.addresses,
-            ifname=self.ifname,
-            host_end=self.host_end,
-            namespace=(self.namespace.device, self.namespace.number),
-        )
-
-
 class Attachments:
     """All attachments of this host. One change at a time."""
 
@@ -92,6 +60,7 @@ class Attachments:
         *,
         directory: AttachmentDirectory,
         engine: ContainerEngine,
+        guards: PortGuards,
         netlink: Netlink,
         remember: Callable[[Callable[[State], None]], Awaitable[None]],
         bridge: str,
@@ -101,19 +70,20 @@ class Attachments:
     ) -> None:
         self._directory = directory
         self._engine = engine
+        self._guards = guards
         self._netlink = netlink
         self._remember = remember
         self._bridge = bridge
         self._mtu = mtu
         self._host_mtu = host_mtu
         self._seed = mesh_seed
-        self._by_namespace: dict[Inode, _Attachment] = {}
+        self._by_namespace: dict[Inode, Attachment] = {}
         self._wanted: dict[str, WantedAttachment] = {}
         self._removed: set[str] = set()  # containers that are gone while others still use their namespace
         self._change = asyncio.Lock()
 
     def views(self) -> tuple[AttachmentView, ...]:
-        return tuple(attachment.view() for attachment in self._by_namespace.values())
+        return tuple(one.view(self._guards.drops(one.host_end)) for one in self._by_namespace.values())
 
     @property
     def wants_docker(self) -> bool:
@@ -144,7 +114,7 @@ class Attachments:
         present = self._by_namespace.get(inode)
         if present is None and len(self._by_namespace) >= MAX_ATTACHMENTS:
             raise UserError(f"this host has {MAX_ATTACHMENTS} attachments, and that is the limit")
-        wanted = present or _Attachment(
+        wanted = present or Attachment(
             namespace=inode,
             id=target.full_id,
             short=target.id,
@@ -155,16 +125,23 @@ class Attachments:
             addresses=(),
         )
         self._refuse_taken(request.addresses, wanted.id)
-        wanted = replace(wanted, addresses=_merge(wanted.addresses, request.addresses), ifname=request.ifname)
+        wanted = replace(
+            wanted,
+            addresses=_merge(wanted.addresses, request.addresses),
+            ifname=request.ifname,
+            port_security=wanted.port_security if request.port_security is None else request.port_security,
+        )
         if len(wanted.addresses) > MAX_ADDRESSES:
             raise UserError(
                 f"{request.container} would have more than {MAX_ADDRESSES} addresses, and that is the limit"
             )
+        self._check_security(request.container, wanted)
         self._publish(wanted)
         try:
             plugged = await self._plug(target, wanted)
         except BaseException:
             self._publish_again(wanted, present)
+            await self._guard_again(wanted, present)
             raise
         if plugged != wanted.mac:  # the interface was there before and keeps its own
             wanted = replace(wanted, mac=plugged)
@@ -182,16 +159,30 @@ class Attachments:
                     f"{address.split('/')[0]} is held by {holder}", hint="choose another address, or detach it there"
                 )
 
-    def _publish(self, attachment: _Attachment) -> None:
+    def _check_security(self, container: str, wanted: Attachment) -> None:
+        if wanted.port_security and not wanted.addresses:
+            raise UserError(
+                f"{container} has no address, and with --port-security only its own may pass",
+                hint=f"give it one: meshd attach --port-security 10.0.1.5/24 {container}",
+            )
+        self._guards.check(wanted.guard(wanted.mac))
+
+    def _publish(self, attachment: Attachment) -> None:
         self._directory.attach(attachment.id, attachment.short, attachment.name, attachment.mac, attachment.addresses)
 
-    def _publish_again(self, failed: _Attachment, present: _Attachment | None) -> None:
+    def _publish_again(self, failed: Attachment, present: Attachment | None) -> None:
         if present is None:
             self._directory.detach(failed.id)
         else:
             self._publish(present)
 
-    async def _plug(self, target: Target, wanted: _Attachment) -> Mac:
+    async def _guard_again(self, failed: Attachment, present: Attachment | None) -> None:
+        if present is None:
+            await self._guards.remove(failed.host_end)
+        else:
+            await self._guards.put_all([present.guard(present.mac)])
+
+    async def _plug(self, target: Target, wanted: Attachment) -> Mac:
         want = Plug(
             host_ifname=wanted.host_end,
             ifname=wanted.ifname,
@@ -204,7 +195,9 @@ class Attachments:
         )
         descriptor = await asyncio.to_thread(target.namespace.open)
         try:
-            plugged = await self._netlink.run(lambda ipr: plug(ipr, descriptor, want))
+            plugged = await self._netlink.run(
+                lambda ipr: plug(ipr, descriptor, want, lambda mac: self._guards.put(wanted.guard(mac)))
+            )
         except OSError as error:
             raise UserError(f"cannot plug in {target.name}: {os.strerror(error.errno or 0).lower()}") from error
         finally:
@@ -259,9 +252,9 @@ class Attachments:
             await self._remember(lambda state: state.put_attachment(fewer))
         else:
             await self._unwant(wanted.id)
-        return DetachResult(addresses=gone, id=wanted.id if ":" in wanted.id else wanted.id[:SHORT_ID_LENGTH])
+        return DetachResult(addresses=gone, id=short_id(wanted.id))
 
-    async def _take_addresses(self, target: Target, left: _Attachment, gone: Sequence[str]) -> None:
+    async def _take_addresses(self, target: Target, left: Attachment, gone: Sequence[str]) -> None:
         descriptor = await asyncio.to_thread(target.namespace.open)
         try:
             await asyncio.to_thread(remove_addresses, descriptor, left.ifname, gone)
@@ -271,14 +264,16 @@ class Attachments:
             os.close(descriptor)
         self._by_namespace[left.namespace] = left
         self._publish(left)
+        await self._guards.put_all([left.guard(left.mac)])
         await self._want(left)
 
-    async def _forget(self, attachment: _Attachment) -> None:
+    async def _forget(self, attachment: Attachment) -> None:
         self._by_namespace.pop(attachment.namespace, None)
         self._directory.detach(attachment.id)
+        await self._guards.remove(attachment.host_end)
         await self._unwant(attachment.id)
 
-    async def _want(self, attachment: _Attachment) -> None:
+    async def _want(self, attachment: Attachment) -> None:
         wanted = attachment.wanted()
         self._wanted[wanted.id] = wanted
         await self._remember(lambda state: state.put_attachment(wanted))
@@ -292,6 +287,7 @@ class Attachments:
                 if attachment.host_end == host_end:
                     self._by_namespace.pop(attachment.namespace)
                     self._directory.detach(attachment.id)
+                    await self._guards.remove(host_end)
                     _log.info("%s has gone, and its attachment with it", attachment.name)
                     # a process or a named namespace: nobody starts it again under this name
                     if ":" in attachment.id or attachment.id in self._removed:
@@ -317,18 +313,10 @@ class Attachments:
                 self._take_over(attachment)
             elif ":" in attachment.id:
                 await self.restore(attachment.id)
+        await self._guards.put_all([attachment.guard(attachment.mac) for attachment in self._by_namespace.values()])
 
     def _take_over(self, wanted: WantedAttachment) -> None:
-        attachment = _Attachment(
-            namespace=Inode(*wanted.namespace),
-            id=wanted.id,
-            short=wanted.id if ":" in wanted.id else wanted.id[:SHORT_ID_LENGTH],
-            name=wanted.name,
-            ifname=wanted.ifname,
-            host_end=wanted.host_end,
-            mac=parse_mac(wanted.mac),
-            addresses=wanted.addresses,
-        )
+        attachment = Attachment.remembered(wanted)
         try:
             self._publish(attachment)
         except UserError as error:
@@ -342,7 +330,12 @@ class Attachments:
             wanted = self._wanted.get(attachment_id)
             if wanted is None:
                 return
-            request = AttachRequest(container=attachment_id, addresses=wanted.addresses, ifname=wanted.ifname)
+            request = AttachRequest(
+                container=attachment_id,
+                addresses=wanted.addresses,
+                ifname=wanted.ifname,
+                port_security=wanted.port_security,
+            )
             try:
                 target = await resolve_target(attachment_id, self._engine)
                 if target.namespace.inode in self._by_namespace:

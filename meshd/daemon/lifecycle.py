@@ -18,6 +18,7 @@ from pyroute2 import IPRoute
 
 from meshd.capture.bridge import remove_bridge
 from meshd.capture.firewall import remove_rules
+from meshd.capture.guards import remove_guards
 from meshd.capture.links import delete_link
 from meshd.capture.netlink import Netlink
 from meshd.capture.veth import host_ends
@@ -157,5 +158,6 @@ def _remove_devices(bridge: str) -> None:
         ) from error
     finally:
         netlink.close()
-    with contextlib.suppress(OSError):
-        remove_rules(bridge)
+    for remove_ours in (remove_rules, remove_guards):
+        with contextlib.suppress(OSError):
+            remove_ours(bridge)

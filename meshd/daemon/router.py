@@ -32,6 +32,7 @@ from meshd.crypto.meshkey import MeshKey
 from meshd.daemon.attachments import Attachments
 from meshd.daemon.devices import bridge_mac, open_devices, survey
 from meshd.daemon.driver import Driver, KnownHosts
+from meshd.daemon.guards import Guards
 from meshd.daemon.inquiries import Inquiries
 from meshd.daemon.keys import load_identity, load_key
 from meshd.daemon.launch import ReadyAnswer
@@ -189,9 +190,11 @@ class Router:
     async def _start_attachments(self, state: State, key: MeshKey) -> None:
         docker = DockerClient()
         self._closing.push_async_callback(docker.close)
+        self._guards = Guards(self._devices.capturing.bridge)
         self._attachments = Attachments(
             directory=_Directory(self._node, self._driver, self._clock),
             engine=docker,
+            guards=self._guards,
             netlink=self._netlink,
             remember=self._writer.run,
             bridge=self._devices.capturing.bridge,
@@ -209,6 +212,7 @@ class Router:
             own_links=self._devices.capturing.links,
             has_rule=self._devices.capturing.has_rule,
             restore_devices=self._restore_devices,
+            restore_guards=self._guards.recheck,
         )
         self._watch.start()
         self._closing.push_async_callback(self._watch.close)
@@ -279,12 +283,16 @@ class Router:
         )
 
     def _node_view(self) -> NodeView:
-        """The node's view, with what was dropped before the engine could read it."""
+        """The node's view, with what was dropped before the engine could read it, and what is not guarded."""
         view = self._node.view(self._clock())
         drops = dict(view.drops)
         for reason, count in self._devices.capturing.drops().items():
             drops[reason] = drops.get(reason, 0) + count
-        return replace(view, drops=drops)
+        problem = self._guards.problem
+        return replace(view, drops=drops, notices=(*view.notices, problem) if problem else view.notices)
+
+    async def refresh(self) -> None:
+        await self._guards.count()
 
     def view(self) -> RouterView:
         capturing = self._devices.capturing

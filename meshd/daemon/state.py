@@ -49,6 +49,7 @@ class WantedAttachment:
     ifname: str
     host_end: str
     namespace: tuple[int, int]  # device and inode of the network namespace
+    port_security: bool = False
 
 
 def _wanted(fields: dict[str, Any]) -> WantedAttachment:
@@ -58,7 +59,12 @@ def _wanted(fields: dict[str, Any]) -> WantedAttachment:
     for address in fields["addresses"]:
         ipaddress.ip_interface(address)
     texts = {name: str(fields[name]) for name in ("id", "name", "mac", "ifname", "host_end")}
-    return WantedAttachment(**texts, addresses=tuple(fields["addresses"]), namespace=(int(device), int(inode)))
+    return WantedAttachment(
+        **texts,
+        addresses=tuple(fields["addresses"]),
+        namespace=(int(device), int(inode)),
+        port_security=fields.get("port_security") is True,
+    )
 
 
 class State:

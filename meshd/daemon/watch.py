@@ -1,8 +1,8 @@
 """What happens on the host without anybody telling the router: links that go, containers that start, rules that are flushed.
 
 Three sources, each with a way to mend what it may have missed: link events of the kernel (lost ones: list all), Docker's events
-(followed only while a Docker container is attached; after every new connection: look at all), and the firewall rule every
-RECHECK_S.
+(followed only while a Docker container is attached; after every new connection: look at all), and the firewall rule and the
+guards every RECHECK_S.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Watch:
         own_links: frozenset[str],
         has_rule: bool,
         restore_devices: Callable[[], Awaitable[None]],
+        restore_guards: Callable[[], Awaitable[None]],
     ) -> None:
         self._attachments = attachments
         self._docker = docker
@@ -49,6 +50,7 @@ class Watch:
         self._restore_devices = restore_devices
         self._own_links = own_links
         self._has_rule = has_rule
+        self._restore_guards = restore_guards
         self._links = LinkWatcher(asyncio.get_running_loop(), self._link_event)
         self._tasks: set[asyncio.Task[None]] = set()
         self._docker_task: asyncio.Task[None] | None = None
@@ -57,8 +59,7 @@ class Watch:
 
     def start(self) -> None:
         self._links.start()
-        if self._has_rule:
-            self._spawn(self._recheck())
+        self._spawn(self._recheck())
         self.follow_docker()
 
     async def close(self) -> None:
@@ -129,11 +130,16 @@ class Watch:
     async def _recheck(self) -> None:
         while True:
             await asyncio.sleep(RECHECK_S)
-            try:
-                if await asyncio.to_thread(ensure_rules, self._bridge):
-                    _log.warning("somebody removed the firewall rule for %s: it is back", self._bridge)
-            except OSError as error:
-                _log.warning("cannot check the firewall: %s", error)
+            if self._has_rule:
+                await self._recheck_rule()
+            await self._restore_guards()
+
+    async def _recheck_rule(self) -> None:
+        try:
+            if await asyncio.to_thread(ensure_rules, self._bridge):
+                _log.warning("somebody removed the firewall rule for %s: it is back", self._bridge)
+        except OSError as error:
+            _log.warning("cannot check the firewall: %s", error)
 
     # ── Docker
 

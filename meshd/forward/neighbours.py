@@ -12,7 +12,7 @@ the same for EVPN).
   - anything inside a VLAN tag: records name addresses of the untagged network.
 
 The advertisement has the override flag, since the record is newer than what the asker remembers, and no router flag: containers
-send no router advertisements here (docs/protocol.md, "Guards"), so nobody has a default route that hangs on it.
+send no router advertisements here (docs/operations.md, "Guards"), so nobody has a default route that hangs on it.
 """
 
 from __future__ import annotations

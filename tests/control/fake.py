@@ -26,10 +26,14 @@ class FakeHandlers:
         self.shown = view or router_view()
         self.fail = fail
         self.is_ready = True
+        self.refreshed = 0
         self.held: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.pings = [ping_view()]
         self.traced = trace_view()
+
+    async def refresh(self) -> None:
+        self.refreshed += 1
 
     def view(self) -> RouterView:
         return self.shown

@@ -165,6 +165,8 @@ ATTACHMENTS = (
         addresses=("10.0.1.5/24", "10.0.2.5/24"),
         ifname="mesh0",
         host_ifname="vm-5e2b3c4d",
+        port_security=True,
+        drops={"router": 0, "dhcp": 0, "flood": 12, "spoofed": 3},
     ),
     AttachmentView(
         id=OTHER_ID,

@@ -52,6 +52,10 @@ MAC                PEER                      CONTAINER  ADDRESSES               
 9a:00:00:00:00:01  4a:0f:f6:ec:1c:93(host1)  web        10.0.1.5/24,10.0.2.5/24  attachment  0.4s  ok
 7e:00:00:00:00:02  7e:21:4a:70:2f:45(host2)  -          -                        learned     -     frozen
 
+Guards:
+CONTAINER  PORT SECURITY  DROPPED
+web        yes            12 flood, 3 spoofed
+
 Drops:
 12 bad_mac1
  3 replayed

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from meshd.capture.guards import Guard
 from meshd.capture.netns import Inode
 from meshd.capture.veth import host_ifname, stable_mac
 from meshd.control.limits import MAX_ADDRESSES
 from meshd.daemon import attachments as module
 from meshd.daemon.supersize import gso_max_size
 from meshd.errors import UserError
-from meshd.ids import Mac, format_mac
+from meshd.ids import Mac, format_mac, parse_mac
 from tests.daemon.world import HOST_NAMESPACE, SEED, World, make_world, play
 
 ONE, TWO, THREE = "10.1.0.1/24", "10.1.0.2/24", "fd00::3/64"
@@ -470,5 +472,84 @@ def test_detach_wins_over_a_restore_that_waits(world: World) -> None:
         results: tuple[Any, Any] = (out.addresses, back)
         assert results == ((ONE,), None)
         assert world.as_seen() == ({}, {}, {}, ())
+
+    play(test())
+
+
+# ── guards
+
+
+def test_every_attachment_is_guarded_and_its_addresses_follow(world: World) -> None:
+    world.container("web", 100)
+
+    async def test() -> None:
+        result = await world.plug_in("web", ONE)
+        ((end, guard),) = world.guarded.items()
+        assert guard == Guard(host_ifname=end, mac=parse_mac(result.mac), addresses=(ONE,))
+        await world.plug_in("web", TWO, port_security=True)
+        assert world.guarded[end] == replace(guard, addresses=(ONE, TWO), port_security=True)
+        await world.plug_in("web")  # as it was
+        await world.take_out("web", ONE)
+        assert world.guarded[end] == replace(guard, addresses=(TWO,), port_security=True)
+        (view,) = world.attachments.views()
+        assert (view.port_security, view.drops) == (True, {"flood": 3})
+        await world.plug_in("web", port_security=False)
+        assert not world.guarded[end].port_security
+        await world.take_out("web")
+        assert world.guarded == {}
+
+    play(test())
+
+
+def test_a_guard_goes_with_its_interface_and_comes_back_with_it(world: World) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE, port_security=True)
+        before = dict(world.guarded)
+        await world.attachments.link_removed(world.end("web"))
+        assert world.guarded == {}
+        web.runs = True
+        await world.attachments.restore(web.id)
+        assert world.guarded == before
+        world.guarded.clear()  # a flush, while no router runs
+        world.attachments = world.router()
+        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        assert world.guarded == before
+
+    play(test())
+
+
+def test_no_port_security_without_an_address_or_without_nft(world: World) -> None:
+    world.container("web", 100)
+
+    async def test() -> None:
+        before = world.as_seen()
+        with pytest.raises(UserError, match="web has no address, and with --port-security only its own may pass"):
+            await world.plug_in("web", port_security=True)
+        world.no_nft = True
+        with pytest.raises(UserError, match="needs nft"):
+            await world.plug_in("web", ONE, port_security=True)
+        assert world.as_seen() == before
+        await world.plug_in("web", ONE)
+
+    play(test())
+
+
+def test_a_plug_that_fails_leaves_the_guard_as_it_was(world: World) -> None:
+    world.container("web", 100)
+
+    async def test() -> None:
+        world.plug_failure = OSError(5, "no")
+        with pytest.raises(UserError):
+            await world.plug_in("web", ONE)
+        assert world.guarded == {}
+        world.plug_failure = None
+        await world.plug_in("web", ONE)
+        before = dict(world.guarded)
+        world.plug_failure = OSError(5, "no")
+        with pytest.raises(UserError):
+            await world.plug_in("web", TWO, port_security=True)
+        assert world.guarded == before
 
     play(test())

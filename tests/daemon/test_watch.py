@@ -44,6 +44,7 @@ class Host:
         self.ends = ["mv1", "mv2"]
         self.netlink_failure: OSError | None = None
         self.restore_failures: list[Exception] = []
+        self.guards_looked_at = 0
 
     async def link_removed(self, name: str) -> None:
         self.log.append(("link_removed", name))
@@ -78,6 +79,9 @@ class Host:
             raise self.netlink_failure
         return self.ends
 
+    async def restore_guards(self) -> None:
+        self.guards_looked_at += 1
+
     async def restore_devices(self) -> None:
         self.log.append(("devices",))
         if self.restore_failures:
@@ -97,6 +101,7 @@ class Bench:
             own_links=frozenset({"meshd", "meshd-tap"}),
             has_rule=True,
             restore_devices=host.restore_devices,
+            restore_guards=host.restore_guards,
         )
         self.links = cast(Links, self.watch._links)
 
@@ -242,6 +247,7 @@ def test_the_rule_is_put_back_and_failures_end_nothing(run: Run, caplog: pytest.
             while bench.rules:
                 await _turn()
         assert bench.naps[:4] == [module.RECHECK_S] * 4
+        assert bench.host.guards_looked_at >= 3
 
     run(test)
     assert caplog.text.count("somebody removed the firewall rule") == 2

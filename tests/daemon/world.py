@@ -12,6 +12,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from meshd.capture.containers import ContainerDetails, ContainerSummary, Target
+from meshd.capture.guards import Guard
 from meshd.capture.netlink import Netlink
 from meshd.capture.netns import Inode, NamespaceRef
 from meshd.capture.veth import Plug, Plugged, host_ifname
@@ -54,6 +55,8 @@ class World:
     plugged: dict[str, Plug] = field(default_factory=dict)  # by host end
     held: dict[str, str] = field(default_factory=dict)  # address → who else holds it
     disk: dict[str, WantedAttachment] = field(default_factory=dict)
+    guarded: dict[str, Guard] = field(default_factory=dict)  # by host end
+    no_nft: bool = False
     plug_failure: Exception | None = None
     publish_failure: Exception | None = None
     engine_failure: UserError | None = None
@@ -68,6 +71,7 @@ class World:
         return Attachments(
             directory=self,
             engine=self,
+            guards=self,
             netlink=cast(Netlink, self),
             remember=self.remember,
             bridge="meshd",
@@ -124,12 +128,13 @@ class World:
         await asyncio.sleep(0)
         return fn(cast(IPRoute, None))
 
-    def plug(self, _ipr: IPRoute, namespace_fd: int, want: Plug) -> Plugged:
+    def plug(self, _ipr: IPRoute, namespace_fd: int, want: Plug, guard: Callable[[Mac], None]) -> Plugged:
         os.fstat(namespace_fd)  # it is open
         self.log.append(("plug", want.host_ifname, tuple(want.addresses)))
+        present = self.plugged.get(want.host_ifname)
+        guard(present.mac if present else want.mac)
         if self.plug_failure is not None:
             raise self.plug_failure
-        present = self.plugged.get(want.host_ifname)
         self.plugged[want.host_ifname] = want
         return Plugged(mac=present.mac if present else want.mac, created=present is None, added=())
 
@@ -144,6 +149,25 @@ class World:
             raise self.plug_failure
         return tuple(texts)
 
+    # the guards
+
+    def check(self, guard: Guard) -> None:
+        if guard.port_security and self.no_nft:
+            raise UserError("--port-security needs nft, and it is not installed")
+
+    def put(self, guard: Guard) -> None:
+        self.guarded[guard.host_ifname] = guard
+
+    async def put_all(self, guards: Sequence[Guard]) -> None:
+        for guard in guards:
+            self.put(guard)
+
+    async def remove(self, host_ifname: str) -> None:
+        self.guarded.pop(host_ifname, None)
+
+    def drops(self, host_ifname: str) -> dict[str, int]:
+        return {"flood": 3} if host_ifname in self.guarded else {}
+
     # the disk
 
     async def remember(self, call: Callable[[State], None]) -> None:
@@ -157,8 +181,11 @@ class World:
 
     # what users do
 
-    async def plug_in(self, word: str, *addresses: str, ifname: str = "mesh0") -> AttachResult:
-        return await self.attachments.attach(AttachRequest(container=word, addresses=addresses, ifname=ifname))
+    async def plug_in(
+        self, word: str, *addresses: str, ifname: str = "mesh0", port_security: bool | None = None
+    ) -> AttachResult:
+        request = AttachRequest(container=word, addresses=addresses, ifname=ifname, port_security=port_security)
+        return await self.attachments.attach(request)
 
     async def take_out(self, word: str, *addresses: str) -> DetachResult:
         return await self.attachments.detach(DetachRequest(container=word, addresses=addresses))

@@ -1,0 +1,229 @@
+"""What a container may send: nftables rules at the ingress of its host end, before the bridge sees a frame.
+
+One table for each bridge, one chain for each host end, one counter for each reason:
+
+    table netdev meshd_BRIDGE
+      chain mv3f9c…   hook ingress device mv3f9c…
+        router       router advertisements and redirects (CVE-2020-13401, CVE-2020-13597): no container configures its neighbours
+        dhcp         answers of a DHCP server, v4 and v6
+        flood        broadcast, and multicast that goes to every host, above FLOOD_RATE: a storm ends here
+        spoofed      with port security: a source MAC or address that is not the container's, in Ethernet, IP, ARP or ND; tags
+
+The kernel does this at the container's own expense, before anything is copied. Nobody is told but the counters. `nft` takes a
+whole set of rules as one transaction, so a chain is never there half. Everything here blocks (some 10 ms a call).
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from meshd.ids import Mac, format_mac
+
+__all__ = [
+    "FLOOD_BURST",
+    "FLOOD_RATE",
+    "REASONS",
+    "Guard",
+    "available",
+    "guard_counters",
+    "link_local",
+    "remove_guard",
+    "remove_guards",
+    "set_guards",
+]
+
+FLOOD_RATE = 200  # frames a second, of each kind, that reach every host of the mesh
+FLOOD_BURST = 400
+REASONS = ("router", "dhcp", "flood", "spoofed")
+
+_TIMEOUT = 20
+_LINK_GROUPS = (
+    "01:00:5e:00:00:00",
+    "33:33:00:00:00:00",
+    "03:6d:65:73:68:00",
+)  # …:xx; the last is our own look for loops
+_BROADCAST = "ff:ff:ff:ff:ff:ff"
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Guard:
+    """One host end. `addresses` are CIDRs; with `port_security` only they, and `mac`, pass as sources."""
+
+    host_ifname: str
+    mac: Mac
+    addresses: tuple[str, ...] = ()
+    port_security: bool = False
+
+
+def available() -> bool:
+    return shutil.which("nft") is not None
+
+
+def set_guards(bridge: str, guards: Sequence[Guard]) -> None:
+    """Put these host ends' rules in force, or replace them; counters go on. The interfaces must exist. Raises OSError."""
+    if guards:
+        commands = [_add("table", {"name": _table(bridge)})]
+        for guard in guards:
+            commands += _chain(bridge, guard)
+        _run(commands)
+
+
+def remove_guard(bridge: str, host_ifname: str) -> None:
+    """Remove one host end's rules and counters, whatever of them is there. Raises OSError."""
+    table = _table(bridge)
+    chain = {"table": table, "name": host_ifname}
+    counters = [{"table": table, "name": _counter(host_ifname, reason)} for reason in REASONS]
+    # What is not there is made first: deleting it would be an error and undo the rest.
+    commands = [_add("table", {"name": table}), _add("chain", chain), _command("flush", "chain", chain)]
+    commands.append(_command("delete", "chain", chain))
+    for counter in counters:
+        commands += [_add("counter", counter), _command("delete", "counter", counter)]
+    _run(commands)
+
+
+def remove_guards(bridge: str) -> bool:
+    """Remove the whole table; False if there is none. Raises OSError."""
+    if not available() or _list(bridge) is None:
+        return False
+    _run([_command("delete", "table", {"name": _table(bridge)})])
+    return True
+
+
+def guard_counters(bridge: str) -> dict[str, dict[str, int]]:
+    """Frames dropped, by host end and reason; a host end that is guarded is in it. Raises OSError."""
+    counts: dict[str, dict[str, int]] = {}
+    dropped: dict[str, int] = {}
+    for entry in _list(bridge) or ():
+        if "counter" in entry:
+            dropped[entry["counter"]["name"]] = entry["counter"]["packets"]
+        elif "rule" in entry:
+            counts.setdefault(entry["rule"]["chain"], {})
+    for host_ifname, reasons in counts.items():
+        reasons.update((reason, dropped.get(_counter(host_ifname, reason), 0)) for reason in REASONS)
+    return counts
+
+
+# ── rules
+
+
+def _chain(bridge: str, guard: Guard) -> list[Json]:
+    table = _table(bridge)
+    named = {"table": table, "name": guard.host_ifname}
+    hooked = {**named, "type": "filter", "hook": "ingress", "dev": guard.host_ifname, "prio": 0, "policy": "accept"}
+    commands = [_add("counter", {"table": table, "name": _counter(guard.host_ifname, reason)}) for reason in REASONS]
+    # Made anew: a chain whose interface was removed and made again hangs on nothing.
+    commands += [_add("chain", named), _command("flush", "chain", named), _command("delete", "chain", named)]
+    commands.append(_add("chain", hooked))
+    for reason, matches in _rules(guard):
+        counter = _counter(guard.host_ifname, reason)
+        expression = [*matches, {"counter": counter}, {"drop": None}]
+        commands.append(_add("rule", {"table": table, "chain": guard.host_ifname, "expr": expression}))
+    return commands
+
+
+def _rules(guard: Guard) -> Iterable[tuple[str, list[Json]]]:
+    limit = {"limit": {"rate": FLOOD_RATE, "burst": FLOOD_BURST, "per": "second", "inv": True}}
+    yield "router", [_match("icmpv6", "type", {"set": ["nd-router-advert", "nd-redirect"]})]
+    yield "dhcp", [_match("udp", "sport", 67), _match("udp", "dport", 68)]
+    yield "dhcp", [_match("udp", "sport", 547), _match("udp", "dport", 546)]
+    if guard.port_security:
+        yield from (("spoofed", matches) for matches in _spoofed(guard))
+    yield "flood", [_match("ether", "daddr", _BROADCAST), limit]
+    yield "flood", [_masked("ff:ff:ff:ff:ff:00", {"set": list(_LINK_GROUPS)}), limit]
+    yield "flood", [_masked("ff:ff:ff:00:00:00", "33:33:ff:00:00:00"), limit]
+
+
+def _spoofed(guard: Guard) -> Iterable[list[Json]]:
+    mac = format_mac(guard.mac)
+    addresses = [ipaddress.ip_interface(cidr).ip for cidr in guard.addresses]
+    own4 = [str(address) for address in addresses if address.version == 4]
+    own6 = [address for address in (*addresses, link_local(guard.mac)) if address.version == 6]
+    yield [_match("ether", "saddr", mac, "!=")]
+    yield [_match("", "", {"set": ["8021q", "8021ad"]}, left={"meta": {"key": "protocol"}})]  # nobody looks inside
+    yield [_match("ip", "saddr", {"set": ["0.0.0.0", *own4]}, "!=")]
+    yield [_match("arp", "saddr ether", mac, "!=")]
+    yield [_match("arp", "saddr ip", {"set": ["0.0.0.0", *own4]}, "!=")]
+    yield [_match("ip6", "saddr", {"set": ["::", *map(str, own6)]}, "!=")]
+    # The target of an advertisement; `icmpv6 taddr` is newer than the nft of Debian 12.
+    target = {"payload": {"base": "th", "offset": 64, "len": 128}}
+    own = {"set": [f"0x{int(address):032x}" for address in own6]}
+    yield [_match("icmpv6", "type", "nd-neighbor-advert"), _match("", "", own, "!=", left=target)]
+
+
+def link_local(mac: Mac) -> ipaddress.IPv6Address:
+    """The address that the container's kernel makes of its MAC (RFC 4291, appendix A)."""
+    identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    return ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + identifier)
+
+
+def _match(protocol: str, field: str, right: object, operator: str = "==", *, left: Json | None = None) -> Json:
+    chosen = left if left is not None else {"payload": {"protocol": protocol, "field": field}}
+    return {"match": {"op": operator, "left": chosen, "right": right}}
+
+
+def _masked(mask: str, right: object) -> Json:
+    field = {"payload": {"protocol": "ether", "field": "daddr"}}
+    return _match("", "", right, left={"&": [field, mask]})
+
+
+# ── nft
+
+
+def _table(bridge: str) -> str:
+    """A name that nft's own language can say too."""
+    return "meshd_" + re.sub(r"[^A-Za-z0-9_]", lambda found: f"_{ord(found[0]):x}_", bridge)
+
+
+def _counter(host_ifname: str, reason: str) -> str:
+    return f"{host_ifname}_{reason}"
+
+
+def _command(verb: str, kind: str, what: Json) -> Json:
+    return {verb: {kind: {"family": "netdev", **what}}}
+
+
+def _add(kind: str, what: Json) -> Json:
+    return _command("add", kind, what)
+
+
+def _list(bridge: str) -> list[Json] | None:
+    """Everything in our table; None if there is none."""
+    done = _nft("-j", "list", "table", "netdev", _table(bridge))
+    if done.returncode:
+        if "No such file" in done.stderr:
+            return None
+        raise OSError(errno.EIO, _complaint(done.stderr))
+    entries: list[Json] = json.loads(done.stdout)["nftables"]
+    return entries
+
+
+def _run(commands: list[Json]) -> None:
+    done = _nft("-j", "-f", "-", text=json.dumps({"nftables": commands}))
+    if done.returncode:
+        raise OSError(errno.EIO, _complaint(done.stderr))
+
+
+def _nft(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["nft", *arguments], input=text, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(errno.ETIMEDOUT, "nft does not end") from None
+    except FileNotFoundError:
+        raise OSError(errno.ENOENT, "nft is not installed") from None
+
+
+def _complaint(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return f"nft: {lines[0] if lines else 'no message'}"
