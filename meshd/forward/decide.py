@@ -23,9 +23,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshd.budget import BucketTable
 from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
-from meshd.forward.budget import BucketTable
 from meshd.forward.engine.interface import Verdict
 from meshd.forward.fdb import Fdb
 from meshd.forward.groups import is_joinable

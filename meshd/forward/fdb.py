@@ -23,9 +23,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshd.budget import TokenBucket
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import LocalProtocolError
-from meshd.forward.budget import TokenBucket
 from meshd.ids import HostId, Mac, SegmentId, is_multicast
 
 __all__ = [

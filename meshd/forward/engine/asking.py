@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from meshd.budget import BucketTable, TokenBucket
 from meshd.drops import DropCounters, DropReason
-from meshd.forward.budget import BucketTable, TokenBucket
 from meshd.forward.engine.interface import Inspected, Upcalls
 from meshd.forward.engine.tables import Flow, FlowTable, Peer
 from meshd.forward.slots import FIRST_PEER
