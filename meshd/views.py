@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 __all__ = [
     "AttachmentView",
     "ConnectionView",
+    "FrameView",
     "GossipView",
     "LegView",
     "LinkView",
@@ -155,6 +156,17 @@ class AttachmentView:
     host_ifname: str
     port_security: bool = False
     drops: dict[str, int] = field(default_factory=dict)  # by the guard of the host end, by reason
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class FrameView:
+    """One inner frame that `meshd capture` shows."""
+
+    time: float  # seconds since 1970, by this host's clock
+    inward: bool  # out of the mesh
+    peer: str  # name(nickname) of the host that it goes to or came from; "" where `note` says why there is none
+    note: str
+    frame: bytes
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ _SECTIONS = (
             Verb("status", "ask", "topology, paths, MAC table: what is going on"),
             Verb("ping", "inquire", "ask the router that has a peer or address whether it is there"),
             Verb("trace", "inquire", "the way of a frame, leg by leg, and why it goes there"),
+            Verb("capture", "capture", "frames that pass, live or into a file"),
             Verb("report", "ask", "the same and more as JSON, or through a template"),
             Verb("version", "ask", "versions of this command and of the router"),
             Verb("completion", "completion", "a completion script for your shell"),

@@ -13,6 +13,7 @@ HTTP/1.1 with JSON over `$MESHD_DIR/meshd.sock` (0600: whoever may open it may c
     POST /detach    {"container", "addresses": […]}            → {"addresses", "id", "notes"}
     POST /ping      {"target"}                                 → one round trip to the router that has it (`inquiry.ping_body`)
     POST /trace     {"target"}                                 → the way of a frame to it (`inquiry.trace_body`)
+    POST /capture   {"words": […]}                             → a stream, see `streaming`
     POST /stop      {}                                         → {}; the router ends after answering
 
 An error is `{"error", "hint", "status"}` with HTTP 4xx or 5xx: the text of a `UserError` and the exit status it asks for.
@@ -25,12 +26,13 @@ from dataclasses import asdict, dataclass
 
 from meshd.config import DEFAULT_IFNAME
 from meshd.control.inputs import Target, check_container, check_ifname, check_inquiry, parse_cidr, parse_target
-from meshd.control.limits import MAX_ADDRESSES, MAX_PEERS
+from meshd.control.limits import MAX_ADDRESSES, MAX_PEERS, MAX_WORDS
 from meshd.errors import UserError
 
 __all__ = [
     "AttachRequest",
     "AttachResult",
+    "CaptureRequest",
     "ConnectRequest",
     "DetachRequest",
     "DetachResult",
@@ -133,6 +135,16 @@ class DetachResult:
     addresses: tuple[str, ...]  # CIDRs that were taken away
     id: str
     notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class CaptureRequest:
+    words: tuple[str, ...]  # container, peer or address; and a filter. None: all frames
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, object]) -> CaptureRequest:
+        _only(body, "words")
+        return cls(words=_strings(body, "words", MAX_WORDS))
 
 
 def to_json(value: AttachResult | DetachResult) -> dict[str, object]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshd.config import DEFAULT_IFNAME
 from meshd.control import limits
@@ -93,6 +93,26 @@ class ControlClient:
 
     def trace(self, target: str) -> dict[str, object]:
         return self._request("POST", "/trace", {"target": target}, TRACE_TIMEOUT_S)
+
+    def capture(self, words: tuple[str, ...]) -> Generator[dict[str, Any], None, None]:
+        """The lines of the stream, see `meshd.control.streaming`, as they come; the last one, if the router ends, is {"end"}."""
+        connection = _UnixConnection(self._path, self._timeout)
+        try:
+            connection.request("POST", "/capture", json.dumps({"words": words}))
+            response = connection.getresponse()
+            if response.status != 200:
+                _decode(response.status, response.read(limits.MAX_RESPONSE + 1))
+            connection.sock.settimeout(None)  # frames come when they come
+            while text := response.readline(limits.MAX_RESPONSE):
+                line = _decode(200, text)
+                yield line
+                if "end" in line:
+                    return
+        except (HTTPException, ConnectionError, TimeoutError):
+            pass
+        finally:
+            connection.close()
+        raise UserError("meshd closed the connection", hint="see its log", status=limits.EXIT_NOT_RUNNING)
 
     def stop(self) -> None:
         self._request("POST", "/stop", {})

@@ -12,6 +12,7 @@ HEADER_TIMEOUT_S = 5.0  # from connecting to the end of the request
 MAX_PEERS = 256  # in one request
 MAX_ADDRESSES = 64  # in one request
 MAX_NAME = 256  # a container's name, id, pid:N or netns:NAME
+MAX_WORDS = 256  # of what `capture` is asked for
 MAX_IFNAME = 15  # IFNAMSIZ, without the terminating zero
 MAX_SOCKET_PATH = 107  # sun_path, likewise
 

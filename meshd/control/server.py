@@ -27,6 +27,7 @@ from meshd.control import api, limits
 from meshd.control.api import (
     AttachRequest,
     AttachResult,
+    CaptureRequest,
     ConnectRequest,
     DetachRequest,
     DetachResult,
@@ -35,6 +36,7 @@ from meshd.control.api import (
 )
 from meshd.control.inquiry import ping_body, trace_body
 from meshd.control.report import build_report
+from meshd.control.streaming import FrameStream, stream_frames
 from meshd.errors import UserError
 from meshd.views import PingView, RouterView, TraceView
 
@@ -60,6 +62,7 @@ class ControlHandlers(Protocol):
     async def forget(self, peers: tuple[str, ...]) -> None: ...
     async def ping(self, target: str) -> PingView: ...
     async def trace(self, target: str) -> TraceView: ...
+    async def capture(self, request: CaptureRequest) -> FrameStream: ...
     async def stop(self) -> None:
         """Begin to end. Returns at once: the answer is sent after it."""
 
@@ -234,6 +237,7 @@ class _Routes:
             ("/detach", self.detach),
             ("/ping", self.ping),
             ("/trace", self.trace),
+            ("/capture", self.capture),
             ("/stop", self.stop),
         ):
             app.router.add_post(path, command)
@@ -282,6 +286,10 @@ class _Routes:
     async def trace(self, request: web.Request) -> web.Response:
         asked = InquiryRequest.from_json(await _body(request))
         return web.json_response(trace_body(await self._handlers.trace(asked.target)))
+
+    async def capture(self, request: web.Request) -> web.StreamResponse:
+        stream = await self._handlers.capture(CaptureRequest.from_json(await _body(request)))
+        return await stream_frames(request, stream)
 
     async def stop(self, _request: web.Request) -> web.Response:
         await self._handlers.stop()

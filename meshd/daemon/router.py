@@ -25,7 +25,7 @@ from meshd.capture.docker import DockerClient
 from meshd.capture.netlink import Netlink
 from meshd.capture.veth import host_ends
 from meshd.config import LaunchOptions, NodeConfig, Paths
-from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
+from meshd.control.api import AttachRequest, AttachResult, CaptureRequest, DetachRequest, DetachResult
 from meshd.control.server import serve
 from meshd.crypto.identity import Identity
 from meshd.crypto.meshkey import MeshKey
@@ -36,6 +36,8 @@ from meshd.daemon.guards import Guards
 from meshd.daemon.inquiries import Inquiries
 from meshd.daemon.keys import load_identity, load_key
 from meshd.daemon.launch import ReadyAnswer
+from meshd.daemon.mirrors import Mirror, Mirrors
+from meshd.daemon.selection import known_words, select
 from meshd.daemon.state import State, StateWriter
 from meshd.daemon.watch import Watch
 from meshd.errors import UserError
@@ -102,6 +104,7 @@ class Router:
         self._driver.start()
         server = await serve(self._paths.socket, self)
         self._closing.push_async_callback(server.cleanup)
+        self._closing.callback(self._mirrors.close)  # first: the server waits for what is under way
         await self._writer.run(partial(State.set_targets, targets=targets))
         self._ready = self._complete = True
         _log.info(
@@ -157,6 +160,9 @@ class Router:
             now=self._clock(),
             remembered=remembered,
             work_clock=time.thread_time,
+        )
+        self._mirrors = Mirrors(
+            self._engine, lambda slot: self._node.directory.label_of(self._node.peers.slots.peer(slot))
         )
         self._driver = Driver(
             node=self._node,
@@ -319,6 +325,10 @@ class Router:
 
     async def detach(self, request: DetachRequest) -> DetachResult:
         return await self._attachments.detach(request)
+
+    async def capture(self, request: CaptureRequest) -> Mirror:
+        known = known_words(self._node, self._attachments.views(), self._clock())
+        return self._mirrors.open(select(request.words, known))
 
     async def connect(self, peers: tuple[str, ...], replace: bool) -> None:
         self._node.connect(peers, replace=replace, now=self._clock())

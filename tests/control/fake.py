@@ -10,12 +10,34 @@ from pathlib import Path
 
 import uvloop
 
-from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
+from meshd.control.api import AttachRequest, AttachResult, CaptureRequest, DetachRequest, DetachResult
 from meshd.control.server import ControlHandlers, serve
-from meshd.views import PingView, RouterView, TraceView
+from meshd.views import FrameView, PingView, RouterView, TraceView
 from tests.control.samples import CONTAINER_ID, ping_view, router_view, trace_view
 
 MAC = "9a:00:00:00:00:01"
+
+
+class FakeStream:
+    """Gives what stands in `batches`; then the router ends, or with `endless` nothing comes any more."""
+
+    def __init__(self) -> None:
+        self.title = "all frames"
+        self.lost = 0
+        self.batches: list[list[FrameView]] = []
+        self.endless = False
+        self.closed = threading.Event()
+
+    async def frames(self, seconds: float) -> list[FrameView] | None:
+        if self.batches:
+            return self.batches.pop(0)
+        if self.endless:
+            await asyncio.sleep(0.01)
+            return []
+        return None
+
+    def close(self) -> None:
+        self.closed.set()
 
 
 class FakeHandlers:
@@ -31,6 +53,7 @@ class FakeHandlers:
         self.notes: tuple[str, ...] = ()
         self.pings = [ping_view()]
         self.traced = trace_view()
+        self.stream = FakeStream()
 
     async def refresh(self) -> None:
         self.refreshed += 1
@@ -68,6 +91,10 @@ class FakeHandlers:
     async def trace(self, target: str) -> TraceView:
         self._record(("trace", target))
         return self.traced
+
+    async def capture(self, request: CaptureRequest) -> FakeStream:
+        self._record(request)
+        return self.stream
 
     async def stop(self) -> None:
         self._record("stop")

@@ -1,0 +1,77 @@
+"""The answer of POST /capture: inner frames as they pass, one JSON object a line, until the client or the router ends.
+
+{"title"}                                                         first: what is shown
+{"time", "direction": "in"|"out", "peer", "note", "frame", "lost"}   a frame in base64; `lost`: frames not shown so far
+{"lost"}                                                          no frame: more were lost meanwhile
+{"end"}                                                           last, if the router ends first
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import json
+from collections.abc import Iterable
+from typing import Protocol
+
+from aiohttp import web
+
+from meshd.views import FrameView
+
+__all__ = ["LOOK_S", "FrameStream", "stream_frames"]
+
+LOOK_S = 0.25  # aiohttp does not tell a handler that its client has gone: it has to look
+
+
+class FrameStream(Protocol):
+    title: str
+    lost: int
+
+    async def frames(self, seconds: float) -> list[FrameView] | None:
+        """What has come; waits at most so long for it. None: the router ends."""
+        ...
+
+    def close(self) -> None: ...
+
+
+async def stream_frames(request: web.Request, stream: FrameStream) -> web.StreamResponse:
+    """Closes the stream in any case."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    try:
+        await response.prepare(request)
+        await response.write(_line({"title": stream.title}))
+        told = 0
+        while request.transport is not None and not request.transport.is_closing():
+            frames = await stream.frames(LOOK_S)
+            if frames is None:
+                await response.write(_line({"end": "the router ends"}))
+                break
+            if frames:
+                await response.write(b"".join(_frames(frames, stream.lost)))
+            elif stream.lost != told:
+                await response.write(_line({"lost": stream.lost}))
+            told = stream.lost
+        await response.write_eof()
+    except (ConnectionError, asyncio.CancelledError):  # the client has gone, or the server will not wait for it
+        pass
+    finally:
+        stream.close()
+    return response
+
+
+def _frames(frames: Iterable[FrameView], lost: int) -> Iterable[bytes]:
+    for one in frames:
+        yield _line(
+            {
+                "time": one.time,
+                "direction": "in" if one.inward else "out",
+                "peer": one.peer,
+                "note": one.note,
+                "lost": lost,
+                "frame": binascii.b2a_base64(one.frame, newline=False).decode(),
+            }
+        )
+
+
+def _line(value: dict[str, object]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
