@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 
-.PHONY: help launch install setup setup-test test unit sweep lint format demo bench bench-peers bench-failover bench-profile fresh clean
+.PHONY: help launch install setup setup-test test unit sweep fuzz lint format demo bench bench-peers bench-failover bench-profile fresh clean
 
 ## show this list
 help:
@@ -48,6 +48,12 @@ sweep:
 	@packaging/setup-system launch
 	@packaging/setup-venv test
 	@SEEDS=$${SEEDS:-200} $(PYTEST) tests/sim/test_mesh_nemesis.py $${ARGS:-}
+
+## feed every decoder malformed inputs, one line each: make fuzz [FUZZ_INPUTS=1000000] [FUZZ_SEED=0] [FUZZ_TARGET=part of a name]
+fuzz:
+	@packaging/setup-system launch
+	@packaging/setup-venv test
+	@$(BIN)/python -m tests.fuzz $${FUZZ_INPUTS:-1000000} $${FUZZ_SEED:-0} "$${FUZZ_TARGET:-}"
 
 ## check style and types
 lint: setup-test

@@ -149,12 +149,12 @@ def _is_address(host: str) -> bool:
 
 def check_ifname(value: object) -> str:
     """An interface name that the kernel takes (dev_valid_name), else UserError."""
+    if isinstance(value, str) and any(c in "/:" or c.isspace() or not c.isprintable() for c in value):
+        raise UserError(f"malformed interface name {value!r}", hint="leave out '/', ':' and spaces")
     if not isinstance(value, str) or not value or value in (".", "..") or len(value.encode()) > MAX_IFNAME:
         raise UserError(
             f"malformed interface name {value!r}", hint=f"use 1 to {MAX_IFNAME} characters, like {DEFAULT_IFNAME}"
         )
-    if any(c in "/:" or c.isspace() or not c.isprintable() for c in value):
-        raise UserError(f"malformed interface name {value!r}", hint="leave out '/', ':' and spaces")
     return value
 
 

@@ -1,0 +1,192 @@
+"""What is fed: one line for each decoder in TARGETS, by the name of what it decodes.
+
+A target is a corpus of good inputs and a *maker*: a function that sets up what is needed and returns the function to feed. That
+one may raise DecodeError (a peer's bytes) or UserError (a user's line) and nothing else. `cost`: one in so many inputs is fed,
+where each takes long.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+import msgpack
+
+from meshd.capture.link_watcher import parse_link_messages
+from meshd.control import api, inputs
+from meshd.crypto.cookie import cookie_receiver, open_cookie
+from meshd.crypto.identity import Identity, verify_binding
+from meshd.crypto.meshkey import MeshKey
+from meshd.errors import DecodeError
+from meshd.forward.control import decode_control, encode_control
+from meshd.forward.entries import decode_entries, decode_flood
+from meshd.forward.ethernet import parse_headers
+from meshd.forward.header import decode_data_header
+from meshd.forward.neighbours import parse_question
+from meshd.forward.relay import decode_relay_header
+from meshd.forward.vnet import decode_vnet
+from meshd.gossip import messages, targets
+from meshd.gossip.framing import FrameReader
+from meshd.gossip.records import decode_floor
+from meshd.gossip.values import HOST_KEY, LINKS_KEY, attachment_key, decode_value, learned_key
+from meshd.ids import Mac, parse_endpoint, parse_mac
+from tests.fuzz import machines
+from tests.fuzz.corpora import frames, texts, vectors
+from tests.fuzz.mutate import tree_like
+
+__all__ = ["TARGETS", "Target"]
+
+Feed = Callable[[bytes], object]
+
+
+class Target(NamedTuple):
+    corpus: Sequence[bytes]
+    make: Callable[[], Feed]
+    cost: int = 1
+
+
+def plain(feed: Feed) -> Callable[[], Feed]:
+    """A decoder that needs nothing."""
+    return lambda: feed
+
+
+def same(decode: Callable[[bytes], Any], encode: Callable[[Any], bytes]) -> Callable[[], Feed]:
+    """What decodes is written again as it was: nothing in it went unseen."""
+
+    def feed(data: bytes) -> None:
+        assert encode(decode(data)) == data
+
+    return lambda: feed
+
+
+def text(parse: Callable[[str], object]) -> Callable[[], Feed]:
+    return lambda: lambda data: parse(data.decode("utf-8", "surrogateescape"))
+
+
+def value_error(parse: Callable[[str], object]) -> Callable[[], Feed]:
+    """For parsers whose contract is ValueError."""
+
+    def feed(data: bytes) -> None:
+        try:
+            parse(data.decode("utf-8", "replace"))
+        except ValueError as error:
+            raise DecodeError(str(error)) from None
+
+    return lambda: feed
+
+
+def msgpack_tree(feed: Feed) -> Callable[[], Feed]:
+    """Changes the inside of what msgpack holds; bytes that are no msgpack are fed as they are."""
+    rng = Random(1)
+
+    def reshape(data: bytes) -> None:
+        try:
+            tree = msgpack.unpackb(data, use_list=True, strict_map_key=False)
+            data = msgpack.packb(tree_like(rng, tree))
+        except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException):
+            pass
+        feed(data)
+
+    return lambda: reshape
+
+
+def json_request(read: Callable[[dict[str, Any]], object]) -> Callable[[], Feed]:
+    rng = Random(2)
+
+    def feed(data: bytes) -> None:
+        try:
+            body = json.loads(data)
+        except (ValueError, RecursionError):
+            body = {}
+        body = tree_like(rng, body)
+        if isinstance(body, dict):
+            read({str(key): value for key, value in body.items()})
+
+    return lambda: feed
+
+
+def every_value(data: bytes) -> None:
+    """A record's value, under a key of each kind."""
+    refused: DecodeError | None = None
+    for key in (HOST_KEY, LINKS_KEY, attachment_key("c" * 64), learned_key(Mac(b"\2" * 6)), b"?"):
+        try:
+            decode_value(key, data)
+        except DecodeError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+
+
+def stream(data: bytes) -> None:
+    reader = FrameReader(lambda size: 0 < size < 1000)
+    for at in range(0, len(data), 7):
+        reader.feed(data[at : at + 7])
+        while reader.next() is not None:
+            pass
+
+
+def cookie(data: bytes) -> None:
+    cookie_receiver(data)
+    open_cookie(bytes(32), data, bytes(16))
+
+
+ATTACH = [b'{"container": "web1", "addresses": ["10.0.1.5/24"], "ifname": "ethwe"}', b'{"container": "web1"}']
+CONNECT = [b'{"peers": ["host2", "10.0.0.2:6783"], "replace": true}', b'{"peers": []}']
+IDENTITIES = vectors("keys", "initiator")
+KEY_TEXTS = [b"mk1-" + b"a" * 88, *(MeshKey.generate(Random(n).randbytes).to_text().encode() for n in range(3))]
+DATAGRAMS = vectors("datagram") + vectors("crypto_handshake") + vectors("relay") + vectors("cookie")
+HANDSHAKES = vectors("crypto_handshake", "ik", "datagrams") + vectors("crypto_handshake", "xx", "datagrams")
+VALUES = vectors("gossip", "values")
+MESSAGES = vectors("gossip", "messages")
+
+TARGETS: dict[str, Target] = {
+    # before authentication
+    "any datagram at a host": Target(DATAGRAMS, machines.sessions),
+    "type 1 behind a right mac1": Target(machines.OPENINGS, machines.openings, cost=10),
+    "types 2, 6, 7 behind a right mac1": Target(machines.ANSWERS, machines.answers, cost=10),
+    "a cookie": Target(vectors("cookie"), plain(cookie)),
+    "a cookie's inside": Target([bytes(16), b"\1" * 16, b"\2" * 16], machines.cookies),
+    "header of type 4": Target(DATAGRAMS, plain(decode_data_header)),
+    "header of type 8": Target(vectors("relay"), plain(decode_relay_header)),
+    "any datagram at an engine": Target(DATAGRAMS, machines.engine_datagrams),
+    "binding": Target(IDENTITIES, plain(lambda data: verify_binding(data, bytes(16), bytes(32), lambda *_: True))),
+    "stream framing": Target(vectors("link"), plain(stream)),
+    "bytes at a control link": Target(vectors("link"), machines.link_bytes, cost=3),
+    # inside an authentic datagram
+    "entries": Target(vectors("entries"), plain(lambda data: list(decode_entries(data)))),
+    "flood": Target(vectors("entries", "floods"), plain(lambda data: decode_flood(memoryview(data)))),
+    "control entry": Target(vectors("control"), same(decode_control, encode_control)),
+    "plaintext at an engine": Target(vectors("entries") + vectors("control") + frames(), machines.engine_plaintexts),
+    "inner frame": Target(frames(), plain(parse_headers)),
+    "question for an address": Target(frames(), plain(parse_question)),
+    # from the TAP
+    "vnet header": Target([bytes(10), *frames()], plain(lambda data: decode_vnet(data.ljust(10, b"\0")))),
+    "captured frame at an engine": Target([bytes(10) + frame for frame in frames()], machines.engine_captures),
+    # on a control link
+    "gossip message": Target(MESSAGES, plain(messages.decode_message)),
+    "gossip message, inside": Target(MESSAGES, machines.message_trees),
+    "message at a ready link": Target(MESSAGES, machines.link_messages, cost=5),
+    "record value": Target(VALUES, plain(every_value)),
+    "record value, inside": Target(VALUES, msgpack_tree(every_value)),
+    "floor": Target(VALUES, plain(decode_floor)),
+    # from users and files
+    "mesh key": Target(KEY_TEXTS, text(MeshKey.parse)),
+    "stored identity": Target(IDENTITIES, plain(Identity.from_bytes)),
+    "stored hosts and attachments": Target(machines.STORED, machines.stored, cost=10),
+    "launch options": Target(machines.OPTIONS, machines.launch_options, cost=20),
+    "attach request": Target(ATTACH, json_request(api.AttachRequest.from_json)),
+    "detach request": Target(ATTACH, json_request(api.DetachRequest.from_json)),
+    "connect request": Target(CONNECT, json_request(api.ConnectRequest.from_json)),
+    "forget request": Target(CONNECT, json_request(api.ForgetRequest.from_json)),
+    "address with prefix": Target(texts(), text(inputs.parse_cidr)),
+    "peer as typed": Target(texts(), text(inputs.parse_target)),
+    "peer to dial": Target(texts(), text(lambda peer: targets.parse_target(peer, 6783))),
+    "container as typed": Target(texts(), text(inputs.check_container)),
+    "interface as typed": Target(texts(), text(inputs.check_ifname)),
+    "endpoint": Target(texts(), value_error(parse_endpoint)),
+    "MAC": Target(texts(), value_error(parse_mac)),
+    # from the kernel
+    "link messages": Target([bytes(32), *frames()], plain(lambda data: list(parse_link_messages(data)))),
+}
