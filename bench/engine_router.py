@@ -1,6 +1,6 @@
 """One engine with one peer on an event loop, all keys and verdicts fixed: the packet path without a node.
 
-python -m bench.engine_router HOST TAP REMOTE [--profile FILE]      HOST is 0 or 1; run it in the host's namespace
+python -m bench.engine_router HOST TAP REMOTE [--engine NAME] [--profile FILE]      HOST is 0 or 1; run it in the host's namespace
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import uvloop
 
 from meshd.capture.tap import open_tap
 from meshd.crypto.aead import Suite
+from meshd.forward.engine.choice import ENGINES, choose_engine
 from meshd.forward.engine.interface import DatagramPort, Engine, Inspected, Verdict
-from meshd.forward.engine.python import PythonEngine
 from meshd.forward.slots import FIRST_PEER, FLOOD, LOCAL
 from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId, is_multicast
 from meshd.net.udp import open_udp_port
@@ -73,10 +73,11 @@ def void(_: object) -> None:
     return None
 
 
-async def serve(host: int, tap: str, remote: str) -> None:
+async def serve(host: int, tap: str, remote: str, engine_name: str) -> None:
     frames, port = open_tap(tap), open_udp_port(4, "0.0.0.0", PORT)
     origin = ShortId(bytes([host + 1]) * 8)
-    engine = PythonEngine(frames, [port], OnePeer(origin), origin=origin, boot=1, clock=time.monotonic)
+    engine_type, _ = choose_engine(engine_name)
+    engine = engine_type(frames, [port], OnePeer(origin), origin=origin, boot=1, clock=time.monotonic)
     engine.set_path(FIRST_PEER, Endpoint(remote, PORT), MAX_DATAGRAM)
     engine.add_receive_key(1, FIRST_PEER, Suite.AES_256_GCM, KEYS[1 - host])
     engine.set_send_key(FIRST_PEER, Suite.AES_256_GCM, KEYS[host], 1)
@@ -98,13 +99,14 @@ def main() -> None:
     parser.add_argument("host", type=int, choices=(0, 1))
     parser.add_argument("tap")
     parser.add_argument("remote")
+    parser.add_argument("--engine", choices=ENGINES, default="auto")
     parser.add_argument("--profile")
     options = parser.parse_args()
     profile = cProfile.Profile() if options.profile else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if profile is not None:
             profile.enable()
-        runner.run(serve(options.host, options.tap, options.remote))
+        runner.run(serve(options.host, options.tap, options.remote, options.engine))
         if profile is not None:
             profile.disable()
             profile.dump_stats(f"{options.profile}.{options.host}")

@@ -96,11 +96,16 @@ class DropCounters:
         self._counts[reason] += count
 
     def __getitem__(self, reason: DropReason) -> int:
-        return self._counts[reason]
+        return self._read()[reason]
 
     def items(self) -> Iterator[tuple[DropReason, int]]:
         """The reasons that have happened, with their counts."""
-        return ((reason, self._counts[reason]) for reason in DropReason if self._counts[reason])
+        counts = self._read()
+        return ((reason, counts[reason]) for reason in DropReason if counts[reason])
+
+    def _read(self) -> list[int]:
+        """The counts, for reading."""
+        return self._counts
 
     def as_dict(self) -> dict[str, int]:
         return {reason.name.lower(): count for reason, count in self.items()}

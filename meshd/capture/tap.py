@@ -52,6 +52,7 @@ class TapDevice:
     """An open TAP: the `FramePort` of the engines. Non-blocking; owns its descriptor and one read buffer."""
 
     __slots__ = ("_buffer", "_view", "fd", "name", "offloads")
+    direct = True  # the native engine may use the descriptor itself
 
     def __init__(self, fd: int, name: str, offloads: tuple[str, ...]) -> None:
         self.fd = fd

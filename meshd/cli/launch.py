@@ -47,7 +47,13 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option("--mesh", default=DEFAULT_MESH, show_default=True, help="Name of the mesh; it salts a password.")
 @click.option("--name", metavar="MAC", help="Peer name (default: from the host's key).")
 @click.option("--nickname", help="Name for people (default: the host name).")
-@click.option("--engine", default="auto", show_default=True, type=click.Choice(["auto", "python"]), help="Data plane.")
+@click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "native", "python"]),
+    help="Data plane: native is C, auto takes it where it could be built.",
+)
 @click.option("--no-discovery", is_flag=True, help="Connect to the given peers only.")
 @click.option("--no-restart", is_flag=True, help="Do not start the router again when it dies.")
 @click.option("--resume", is_flag=True, help="Use the peers of the last run.")

@@ -10,6 +10,7 @@ from meshd.capture.preflight import check_machine, check_pcap_machine, check_rig
 from meshd.config import DEFAULT_BRIDGE, MAX_INTERFACE_MTU, MIN_INTERFACE_MTU, LaunchOptions, Paths
 from meshd.daemon.supervise import lock_is_free
 from meshd.errors import UserError
+from meshd.forward.engine.choice import choose_engine
 from meshd.ids import parse_mac
 
 __all__ = ["MAX_BRIDGE_NAME", "check_launch", "tap_name"]
@@ -66,8 +67,7 @@ def _check_options(options: LaunchOptions) -> None:
             raise UserError(f"--name {options.name!r} is not of the form 7a:0f:f6:ec:1c:93") from None
     if options.nickname is not None and not _is_nickname(options.nickname):
         raise UserError("a nickname has 1 to 64 bytes, all printable, no white space and no parentheses")
-    if options.engine not in ("auto", "python"):
-        raise UserError(f"unknown engine {options.engine!r}", hint="this version has: auto, python")
+    choose_engine(options.engine)
     if options.resume and options.peers:
         raise UserError("--resume uses the stored peers: give no others with it")
     if options.rekey_interval_s is not None and not 1 <= options.rekey_interval_s <= 120:

@@ -41,8 +41,8 @@ from meshd.daemon.selection import known_words, select
 from meshd.daemon.state import State, StateWriter
 from meshd.daemon.watch import Watch
 from meshd.errors import UserError
+from meshd.forward.engine.choice import choose_engine
 from meshd.forward.engine.interface import Engine, Upcalls
-from meshd.forward.engine.python import PythonEngine
 from meshd.ids import Endpoint, HostId, Mac, host_name, parse_mac, short_id
 from meshd.node import Node
 from meshd.views import NodeView, PingView, RouterView, TraceView
@@ -136,9 +136,11 @@ class Router:
             raise UserError("the port for frames is gone before the router was ready", hint="launch again")
         config = self._node_config(identity)
         self._engine: Engine
+        engine_type, self._engine_reason = choose_engine(self._options.engine)
+        _log.info("the engine is %s (%s)", engine_type.name, self._engine_reason)
 
         def make_engine(upcalls: Upcalls) -> Engine:
-            self._engine = PythonEngine(
+            self._engine = engine_type(
                 frames=frames,
                 ports=self._devices.ports,
                 upcalls=upcalls,
@@ -308,7 +310,7 @@ class Router:
             uptime_s=round(self._clock() - self._started, 3),
             node=self._node_view(),
             engine=self._engine.name,
-            engine_reason="the native engine is not part of this version",
+            engine_reason=self._engine_reason,
             capture=capturing.describe(),
             bridge=capturing.bridge,
             mtu=self._underlay.interface_mtu,

@@ -43,6 +43,8 @@ _ANCILLARY = socket.CMSG_SPACE(_INT.size) + socket.CMSG_SPACE(_UNSIGNED.size)
 class UdpPort:
     """The `DatagramPort` over one socket; owns it. Non-blocking. `segmenting` and `grouping` say what the kernel does for us."""
 
+    direct = True  # the native engine may use the descriptor itself
+
     def __init__(self, sock: socket.socket) -> None:
         self.family: int = 6 if sock.family == socket.AF_INET6 else 4
         self.segmenting = True

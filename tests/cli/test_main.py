@@ -78,7 +78,7 @@ def test_what_cannot_be_understood_is_one_line_and_status_2(meshd: Meshd, argume
         (["forget"], "PEER", "meshd forget"),
         (["launch", "--port", "0"], "1<=x<=65535", "meshd launch"),
         (["launch", "--mtu", "big"], "'big'", "meshd launch"),
-        (["launch", "--engine", "native"], "'python'", "meshd launch"),
+        (["launch", "--engine", "warp"], "'python'", "meshd launch"),
         (["completion"], "bash", "meshd completion"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from meshd.crypto.aead import Suite
 from meshd.forward.engine.interface import Engine, Inspected, Verdict
@@ -89,6 +90,8 @@ class ScriptedUpcalls:
 class Side:
     """One host: frame port, datagram port, upcalls, engine."""
 
+    engine_type: ClassVar[type[PythonEngine]] = PythonEngine  # conftest.py runs every test with each
+
     def __init__(self, network: MemoryNetwork, number: int) -> None:
         self.endpoint = Endpoint(f"10.0.0.{number}", 6783)
         self.origin = ShortId(bytes([number]) * 8)
@@ -96,7 +99,7 @@ class Side:
         self.port: MemoryPort = network.port(self.endpoint)
         self.upcalls = ScriptedUpcalls()
         self.now = NOW
-        engine = PythonEngine(self.frames, [self.port], self.upcalls, origin=self.origin, boot=7, clock=still)
+        engine = self.engine_type(self.frames, [self.port], self.upcalls, origin=self.origin, boot=7, clock=still)
         self.engine: Engine = engine
 
     def know(self, other: Side, slot: SlotId, key: bytes, suite: Suite = Suite.AES_256_GCM, size: int = 1472) -> None:

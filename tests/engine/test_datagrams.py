@@ -119,10 +119,12 @@ def test_a_loss_in_the_middle_costs_one_segment() -> None:
         seen += 1
         return () if seen == lost else (datagram,)
 
-    pair = Pair(lose)
+    pair = Pair()
+    assert pair.carry(unfinished(tcp(b"now key and flow are known")))
+    pair.network.fault = lose
     written = pair.carry(super_frame(tcp(bytes(13_320)), 1332))
     assert sum(len(data) for data in written) == 13_320 - 1332 + 2 * (10 + 54)
-    assert pair.b.engine.peer_counters()[PEER].frames_in == 9
+    assert pair.b.engine.peer_counters()[PEER].frames_in == 1 + 9
 
 
 def test_a_duplicate_and_a_forgery_inside_a_series() -> None:

@@ -48,9 +48,15 @@ for size in (0, 1, 64, 1300, 1344):
 """
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["offloads", "no offloads"])
+CASES = [(engine, offloads) for engine in ("native", "python") for offloads in (True, False)]
+
+
+@pytest.fixture(
+    scope="module", params=CASES, ids=[f"{name}, {'' if offloads else 'no '}offloads" for name, offloads in CASES]
+)
 def mesh(request: pytest.FixtureRequest) -> Iterator[Topology]:
-    with topology(offloads=request.param, vxlan=False) as made:
+    engine, offloads = request.param
+    with topology("--engine", engine, offloads=offloads, vxlan=False) as made:
         yield made
 
 

@@ -37,7 +37,7 @@ class Mesh:
         first.attach(self.containers[0], f"{ADDRESSES[0]}/24", f"{ADDRESSES6[0]}/64")
         second.launch("--key-file", key, "--peers", first.address)
         second.attach(self.containers[1], f"{ADDRESSES[1]}/24", f"{ADDRESSES6[1]}/64")
-        third.launch("--key-file", key, "--peers", first.address)
+        third.launch("--key-file", key, "--peers", first.address, "--engine", "python")  # both engines in one mesh
         launched = time.monotonic()
         third.attach(self.containers[2], f"{ADDRESSES[2]}/24", f"{ADDRESSES6[2]}/64")
         for address in ADDRESSES[:2]:
@@ -135,7 +135,8 @@ def test_status_is_weaves_block_with_paths_and_macs(mesh: Mesh) -> None:
     ):
         assert f"\n{line}" in text
     assert text.index("Service: router") < text.index("\nPaths:") < text.index("\nMACs:")
-    assert "Engine: python" in text
+    assert "\n         Engine: native (seals with " in text
+    assert "\n         Engine: python (asked for)" in mesh.hosts[2].meshd("status").out
     for container in mesh.containers:
         assert container.mac() in text
 

@@ -32,6 +32,10 @@ class PythonEngine:
     """See `interface.Engine`. `boot`: the low 32 bits of this host's boot counter, for its floods. `clock`: monotonic seconds."""
 
     name = "python"
+    # what the native engine has its own kinds of
+    _outbound_type: type[Outbound] = Outbound
+    _inbound_type: type[Inbound] = Inbound
+    _send_key_type: type[SendKey] = SendKey
 
     def __init__(
         self,
@@ -44,7 +48,7 @@ class PythonEngine:
         clock: Callable[[], float],
         aead_factory: AeadFactory = new_aead,
     ) -> None:
-        self.drops = DropCounters()
+        self.drops = self._new_drops()
         self._frames = frames
         self._clock = clock
         self._new_aead = aead_factory
@@ -53,9 +57,11 @@ class PythonEngine:
         self._overflow: dict[int, int] = {}  # by address family: what the kernel had dropped at the last read
         self._now = float("-inf")
         self._asking = Asking(upcalls, self.drops, self._peer)
-        self._outbound = Outbound(self._asking, self.drops, ports, origin, boot & 0xFFFFFFFF)
+        self._outbound = self._outbound_type(self._asking, self.drops, ports, origin, boot & 0xFFFFFFFF)
         self._relaying = Relaying(self._asking, self.drops, self._keys, aead_factory, origin)
-        self._inbound = Inbound(self._asking, self.drops, self._keys, self._outbound, self._relaying, frames, origin)
+        self._inbound = self._inbound_type(
+            self._asking, self.drops, self._keys, self._outbound, self._relaying, frames, origin
+        )
         self._outbound.several.reply = self._inbound.send_frame
 
     # tables
@@ -65,7 +71,7 @@ class PythonEngine:
         if state.send_key is not None and state.send_key.secret == key:
             raise LocalProtocolError("the key is in use already: its nonces would start again")
         self._outbound.flush()
-        state.send_key = SendKey(
+        state.send_key = self._send_key_type(
             self._new_aead(suite, key).seal,
             key,
             data_header_head(0, SEGMENT, receiver_index),
@@ -75,11 +81,14 @@ class PythonEngine:
             relay_key=relay_key,
         )
         state.counters.data_out = 0
+        self._changed(state)
         self._outbound.release(state, self._now)
 
     def drop_send_key(self, peer: SlotId) -> None:
         self._outbound.flush()
-        self._peer(peer).send_key = None
+        state = self._peer(peer)
+        state.send_key = None
+        self._changed(state)
 
     def set_path(
         self,
@@ -97,6 +106,7 @@ class PythonEngine:
         state.max_datagram = max_datagram
         state.aggregate_limit = min(AGGREGATE_LIMIT if aggregate_limit is None else aggregate_limit, max_datagram)
         state.measured = measured
+        self._changed(state)
         self._outbound.release(state, self._now)
 
     def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes, relay_key: bytes = b"") -> None:
@@ -210,8 +220,17 @@ class PythonEngine:
         if peer is None:
             if not FIRST_PEER <= slot < FIRST_PEER + MAX_PEERS:
                 raise LocalProtocolError(f"slot {slot} is no peer's")
-            peer = self._peers[slot] = Peer(slot)
+            peer = self._peers[slot] = self._new_peer(slot)
         return peer
+
+    def _new_drops(self) -> DropCounters:
+        return DropCounters()
+
+    def _new_peer(self, slot: SlotId) -> Peer:
+        return Peer(slot)
+
+    def _changed(self, peer: Peer) -> None:
+        """Key or path of this peer are other ones now; nothing has been sent under them yet."""
 
     def _count_overflow(self, port: DatagramPort, overflow: int) -> None:
         before = self._overflow.get(port.family, 0)

@@ -28,6 +28,7 @@ __all__ = [
     "MAX_WAITING_FRAMES",
     "Flow",
     "FlowTable",
+    "Operation",
     "Peer",
     "ReceiveKey",
     "RelayReceive",
@@ -183,6 +184,12 @@ class Flow:
         self.frames = 0
         self.bytes = 0
         self.last_used = float("-inf")
+
+    def count(self, frames: int, size: int, now: float) -> None:
+        """Frames that went by where this object was not looked at."""
+        self.frames += frames
+        self.bytes += size
+        self.last_used = max(self.last_used, now)
 
 
 class FlowTable(Generic[K]):

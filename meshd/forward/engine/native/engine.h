@@ -1,0 +1,218 @@
+/* What the packet path works on. Everything is made under the GIL, in calls from Python; nothing is allocated per packet.
+ *
+ * While a pump runs the GIL is released. It is taken again for calls into Python only (`enter_python`), and those may call back
+ * into everything here but the pumps. */
+#ifndef MESHD_ENGINE_H
+#define MESHD_ENGINE_H
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "aead.h"
+#include "coalesce.h"
+#include "flows.h"
+#include "replay.h"
+
+/* Numbers shared with the Python engine; tests/engine/test_native.py holds them equal. */
+enum {
+    DATA_HEADER_SIZE = 16,
+    DATA_OVERHEAD = DATA_HEADER_SIZE + AEAD_TAG_SIZE,
+    DATA_FIRST_BYTE = 0x14,
+    FLAG_VOUCHED = 0x01,
+    ENTRY_HEADER_SIZE = 2,
+    MAX_ENTRY_SIZE = 0x3FFF,
+    MAX_SEND_DATAGRAMS = 64,
+    MAX_SEND_BYTES = 64000,
+    PUMP_BYTES = 1 << 20,
+    PUMP_NANOSECONDS = 1000000,
+    MAX_KEY_DATAGRAMS = 1 << 28,
+};
+
+/* Of meshd.drops.DropReason, those that are counted here. */
+enum drop {
+    DROP_TRUNCATED = 1,
+    DROP_UNKNOWN_VERSION = 3,
+    DROP_UNKNOWN_SEGMENT = 5,
+    DROP_UNKNOWN_INDEX = 7,
+    DROP_BAD_TAG = 9,
+    DROP_REPLAYED = 10,
+    DROP_TOO_OLD = 11,
+    DROP_KEY_EXPIRED = 12,
+    DROP_BAD_FRAME = 20,
+    DROP_QUEUE_FULL = 33,
+    DROP_SEND_FAILED = 34,
+    DROP_TAP_DOWN = 35,
+    DROP_KERNEL_UDP = 39,
+};
+
+/* Own sizes. */
+enum {
+    MAX_CAPTURE = VNET_SIZE + ETHERNET_SIZE + 65535,
+    CAPTURE_SIZE = 128 * 1024, /* a capture with room around each of its segments */
+    RECEIVE_BUFFERS = 32,
+    RECEIVE_SIZE = 65536,
+    MAX_LANES = 16, /* peers that one wake-up has something in hand for */
+    LANE_SIZE = MAX_SEND_BYTES + DATA_OVERHEAD + ENTRY_HEADER_SIZE + MAX_ENTRY_SIZE,
+    MAX_ENTRIES = 96, /* a datagram with more of them goes to Python */
+};
+
+struct port {
+    PyObject *object; /* the DatagramPort; asked itself where it has no descriptor, or when the kernel refuses something */
+    int fd, family;
+    bool segmenting;
+    uint32_t overflow; /* the port's count of what the kernel dropped, as last seen */
+};
+
+struct seal_key {
+    PyObject_HEAD
+    PyObject *aead_object;
+    struct aead *aead;
+    uint64_t counter;
+    uint8_t head[2][8]; /* the datagram header without its counter; [1] vouched */
+};
+
+/* Sealed datagrams of one wake-up for one peer, and behind them the one that is being filled. */
+struct lane {
+    struct peer *peer; /* NULL: free */
+    uint32_t count, bytes, size; /* sealed: all of `size` but the last */
+    uint32_t entries, open; /* in the datagram that is being filled: entries, and bytes of them */
+    bool vouched;
+    uint8_t *data;
+};
+
+/* What hangs below a peer's slot, as far as the packet path needs it. */
+struct peer {
+    PyObject_HEAD
+    PyObject *slot;
+    uint32_t number; /* the same */
+    struct seal_key *key;
+    struct port *port; /* NULL: Python sends to this peer (no key, no path, a relay) */
+    PyObject *endpoint;
+    struct sockaddr_storage address;
+    socklen_t address_size;
+    uint32_t max_datagram, aggregate_limit;
+    struct lane *lane;
+    /* since they were last taken */
+    uint64_t frames_out, datagrams_out, bytes_out, frames_in;
+    double last_heard;
+};
+
+struct receive_key {
+    uint32_t index;
+    bool confirmed; /* something authentic has come in under it */
+    PyObject *object, *window_object, *aead_object;
+    struct replay_window *window;
+    struct aead *aead;
+    struct peer *peer;
+    uint64_t bytes; /* since they were last taken */
+    struct receive_key *next;
+};
+
+struct received {
+    uint32_t size, segment;
+    struct sockaddr_storage source;
+    PyObject *endpoint; /* of a port without a descriptor */
+    uint8_t *data;
+};
+
+enum { KEY_BUCKETS = 4096, MAX_PORTS = 4, MAX_CAPTURE_PARTS = 160 };
+
+struct core {
+    PyObject_HEAD
+    struct flow_table *outbound, *inbound;
+    struct receive_key *keys[KEY_BUCKETS];
+    PyObject *peers; /* a list: what lanes and keys point to stays */
+    struct port ports[MAX_PORTS];
+    int port_count;
+    uint64_t drops[MAX_DROP_REASONS];
+
+    /* the call from Python that is going on */
+    PyObject *engine;      /* borrowed: its methods are the way back */
+    PyThreadState *thread; /* while the GIL is released */
+    bool pumping;
+    PyObject *error[3];    /* an exception that ends the pump */
+    bool failed;
+    double now;
+
+    /* outbound */
+    PyObject *frames; /* borrowed: the frame port of this pump, and its descriptor */
+    int frames_fd;
+    uint8_t *capture;
+    uint32_t predicted_head, predicted_size; /* of the next super-frame; size 0: none is expected */
+    uint32_t since_super;
+    struct iovec parts[MAX_CAPTURE_PARTS];
+    int part_count;
+    struct lane lanes[MAX_LANES];
+    int next_lane;
+
+    /* inbound */
+    struct received received[RECEIVE_BUFFERS];
+    int next_buffer;
+    bool large; /* the last read brought large buffers */
+    struct series series;
+    struct receive_key *series_key;
+    struct flow *series_flow;
+    PyObject *source; /* the Endpoint of `source_address` */
+    struct sockaddr_storage source_address;
+};
+
+/* The GIL, and exceptions of what is called under it. */
+static inline void release_python(struct core *core)
+{
+    core->thread = PyEval_SaveThread();
+}
+
+/* Returns whether there is something to leave again. */
+static inline bool enter_python(struct core *core)
+{
+    if (!core->thread)
+        return false;
+    PyEval_RestoreThread(core->thread);
+    core->thread = NULL;
+    return true;
+}
+
+static inline void leave_python(struct core *core, bool entered)
+{
+    if (PyErr_Occurred()) {
+        if (core->failed)
+            PyErr_Clear(); /* the first one says what is wrong */
+        else
+            PyErr_Fetch(&core->error[0], &core->error[1], &core->error[2]);
+        core->failed = true;
+    }
+    if (entered)
+        release_python(core);
+}
+
+static inline void count_drop(struct core *core, unsigned reason, uint64_t count) { core->drops[reason] += count; }
+
+/* lanes.c: from entries to the datagram port */
+void lane_add(struct core *core, struct peer *peer, const uint8_t *header, const uint8_t *body, uint32_t size, bool vouched);
+void lane_flush(struct core *core, struct peer *peer);
+void lanes_flush(struct core *core);
+bool seal_datagram(struct seal_key *key, uint8_t *datagram, uint32_t size, bool vouched);
+void send_datagrams(struct core *core, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count);
+
+/* io.c: the kernel, or Python where there is no descriptor */
+enum { IO_NOTHING = -1, IO_FAILED = -2 };
+ssize_t read_capture(struct core *core);
+void write_frame(struct core *core, struct iovec *parts, int count);
+int receive_datagrams(struct core *core, struct port *port, int first, int limit);
+unsigned send_parts(struct core *core, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent);
+int64_t nanoseconds(struct core *core);
+
+/* outbound.c, inbound.c: the pumps; true: there is more */
+bool pump_frames(struct core *core);
+bool pump_datagrams(struct core *core, struct port *port);
+
+/* keys.c */
+struct receive_key *find_key(struct core *core, uint32_t index);
+
+/* types.c */
+extern PyTypeObject *aead_type, *window_type, *seal_key_type, *peer_type, *core_type;
+struct aead *aead_of(PyObject *object);
+struct replay_window *window_of(PyObject *object);
+
+#endif

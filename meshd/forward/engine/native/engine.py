@@ -1,0 +1,184 @@
+"""NativeEngine: the python engine with its hits moved into C (see the package's docstring for how the two share the work)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from meshd.crypto.aead import Suite
+from meshd.crypto.replay import ReplayWindow
+from meshd.drops import DropCounters
+from meshd.errors import LocalProtocolError
+from meshd.forward.engine.asking import InboundKey
+from meshd.forward.engine.interface import Buffer, DatagramPort, FramePort, PeerCounters, Upcalls
+from meshd.forward.engine.native import _core
+from meshd.forward.engine.native.halves import (
+    NativeDrops,
+    NativeInbound,
+    NativeOutbound,
+    NativePeer,
+    NativeSendKey,
+    native_aead,
+)
+from meshd.forward.engine.python import PythonEngine
+from meshd.forward.engine.tables import MAX_FLOWS, FlowTable, Peer, ReceiveKey
+from meshd.ids import Endpoint, Mac, ShortId, SlotId
+
+__all__ = ["NativeEngine"]
+
+
+class NativeEngine(PythonEngine):
+    """See `interface.Engine`. Ports that are `direct` are read and written by C itself, which then looks at the clock, too."""
+
+    name = "native"
+    _outbound_type = NativeOutbound
+    _inbound_type = NativeInbound
+    _send_key_type = NativeSendKey
+
+    def __init__(
+        self,
+        frames: FramePort,
+        ports: Sequence[DatagramPort],
+        upcalls: Upcalls,
+        *,
+        origin: ShortId,
+        boot: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._outbound_flows, self._inbound_flows = _core.FlowTable(MAX_FLOWS), _core.FlowTable(MAX_FLOWS)
+        self.core = _core.Core(self._outbound_flows, self._inbound_flows)
+        super().__init__(frames, ports, upcalls, origin=origin, boot=boot, clock=clock, aead_factory=_new_aead)
+        self._asking.outbound = cast(FlowTable[bytes], self._outbound_flows)
+        self._asking.inbound = cast(FlowTable[InboundKey], self._inbound_flows)
+        self._numbers = {port.family: self.core.add_port(port, _descriptor(port), port.family) for port in ports}
+        self._own_ports = {port.family: port for port in ports}
+        self._outbound_half = cast(NativeOutbound, self._outbound)
+        self._outbound_half.engine = self
+        self._inbound_half = cast(NativeInbound, self._inbound)
+
+    # tables
+
+    def set_send_key(self, peer: SlotId, suite: Suite, key: bytes, receiver_index: int, relay_key: bytes = b"") -> None:
+        self._account_peer(self._peer(peer))  # before `data_out` begins anew
+        super().set_send_key(peer, suite, key, receiver_index, relay_key)
+
+    def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes, relay_key: bytes = b"") -> None:
+        super().add_receive_key(index, peer, suite, key, relay_key)
+        made, window = self._keys[index], _core.ReplayWindow()
+        made.window = cast(ReplayWindow, window)
+        self.core.add_key(index, made, window, native_aead(made.open), _native(made.peer).core)
+
+    def drop_receive_key(self, index: int) -> None:
+        key = self._keys.get(index)
+        if key is not None:
+            key.bytes += self.core.drop_key(index)
+        super().drop_receive_key(index)
+
+    def void_flows(self, mac: Mac | None = None) -> int:
+        return self._outbound_flows.void_mac(mac) + self._inbound_flows.void_mac(mac)
+
+    # the packet path
+
+    def pump_frames(self, now: float) -> bool:
+        self._now = now
+        if self._outbound.mirror is not None:
+            return super().pump_frames(now)
+        frames = self._frames
+        try:
+            return self.core.pump_frames(self, frames, _descriptor(frames), now)
+        finally:
+            self._outbound_half.flush_own()
+
+    def pump_datagrams(self, port: DatagramPort, now: float) -> bool:
+        self._now = now
+        number, frames = self._numbers[port.family], self._frames
+        if self._inbound.mirror is None:
+            try:
+                return self.core.pump_datagrams(self, frames, _descriptor(frames), number, now)
+            finally:
+                self._outbound_half.flush_own()
+        self._overflow[port.family] = self.core.overflow(number)
+        try:
+            return super().pump_datagrams(port, now)
+        finally:
+            self.core.overflow(number, self._overflow[port.family])
+
+    # the ways back from C; what they are given is theirs
+
+    def native_capture(self, data: bytearray, now: float) -> None:
+        self._outbound.capture(memoryview(data), now)
+
+    def native_take(self, data: bytes, size: int, source: Endpoint, now: float) -> None:
+        self._inbound_half.native_take(data, size, source, now)
+
+    def native_opened(
+        self, key: ReceiveKey, counter: int, vouched: int, plain: bytes, source: Endpoint, now: float
+    ) -> None:
+        self._inbound_half.native_opened(key, counter, bool(vouched), plain, source, now)
+
+    def native_write(self, parts: Sequence[Buffer]) -> None:
+        self._inbound_half.native_write(parts)
+
+    def native_send(self, slot: SlotId, data: bytes, size: int) -> None:
+        self._outbound_half.native_send(self._peers[slot], data, size)
+
+    def native_clock(self) -> float:
+        return self._clock()
+
+    def native_endpoint(self, host: str, port: int) -> Endpoint:
+        return Endpoint(host, port)
+
+    # what it has seen
+
+    def peer_counters(self) -> Mapping[SlotId, PeerCounters]:
+        for index, key in self._keys.items():
+            key.bytes += self.core.take_bytes(index)
+        for peer in self._peers.values():
+            self._account_peer(peer)
+        return super().peer_counters()
+
+    # inside
+
+    def _account_peer(self, peer: Peer) -> None:
+        frames_out, datagrams_out, bytes_out, frames_in, heard = _native(peer).core.take()
+        counters = peer.counters
+        counters.frames_out += frames_out
+        counters.frames_in += frames_in
+        counters.datagrams_out += datagrams_out
+        counters.data_out += datagrams_out
+        counters.bytes_out += bytes_out
+        counters.last_heard = max(counters.last_heard, heard)
+
+    def _new_drops(self) -> DropCounters:
+        return NativeDrops(self.core)
+
+    def _new_peer(self, slot: SlotId) -> Peer:
+        return NativePeer(slot, self.core.make_peer(slot))
+
+    def _changed(self, peer: Peer) -> None:
+        """C sends to a peer with a key and a path out of a socket of ours; to others Python does."""
+        core, key, endpoint, port = _native(peer).core, peer.send_key, peer.endpoint, peer.port
+        self.core.flush(self, core)
+        if isinstance(key, NativeSendKey) and endpoint and port and self._own_ports.get(port.family) is port:
+            number = self._numbers[port.family]
+            opened = self.core.open_peer(
+                core, key.core, number, endpoint.host, endpoint.port, peer.max_datagram, peer.aggregate_limit
+            )
+            if opened:
+                return
+        self.core.close_peer(core)
+
+
+def _descriptor(port: FramePort | DatagramPort) -> int:
+    """What C may read and write itself; -1: it asks the port."""
+    return port.fileno() if getattr(port, "direct", False) else -1
+
+
+def _native(peer: Peer) -> NativePeer:
+    if not isinstance(peer, NativePeer):
+        raise LocalProtocolError("a peer of another engine")
+    return peer
+
+
+def _new_aead(suite: Suite, key: bytes) -> _core.Aead:
+    return _core.Aead(suite, key)

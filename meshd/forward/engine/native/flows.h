@@ -1,0 +1,46 @@
+/* Flows by (slot, destination MAC, source MAC): a bounded hash table, least recently used first.
+ *
+ * A flow is the Python object that the verdict was put into; what the packet path needs of it is copied beside it when it is
+ * added (`action`, `peer`), and what the packet path counts is kept beside it until somebody asks. */
+#ifndef MESHD_FLOWS_H
+#define MESHD_FLOWS_H
+
+#include "bytes.h"
+#include "python.h"
+
+enum { ADDRESSES_SIZE = 12, MAX_DROP_REASONS = 128 };
+enum flow_action { FLOW_PYTHON, FLOW_LOCAL, FLOW_DROP, FLOW_PEER };
+
+struct peer;
+
+struct flow {
+    uint32_t slot; /* of the peer that it comes from; 0 outbound */
+    uint8_t addresses[ADDRESSES_SIZE];
+    uint8_t action, reason;
+    struct peer *peer;
+    PyObject *object;
+    uint64_t frames, bytes; /* since they were added to the object's own */
+    double last_used;
+    struct flow *next;            /* of the same bucket */
+    struct flow *older, *younger; /* by use */
+};
+
+struct flow_table {
+    PyObject_HEAD
+    struct flow **buckets;
+    uint32_t mask, count, limit;
+    uint64_t seed[2];
+    struct flow use; /* its `younger` is the oldest, its `older` the youngest */
+};
+
+struct flow *flows_find(struct flow_table *table, uint32_t slot, const uint8_t *addresses);
+
+/* This flow was used now, by frames of so many bytes. */
+void flow_used(struct flow_table *table, struct flow *flow, uint32_t bytes, double now);
+
+extern PyTypeObject *flow_table_type;
+
+/* NULL with an exception. */
+PyTypeObject *make_flow_table_type(void);
+
+#endif

@@ -1,0 +1,294 @@
+/* Reading and writing: system calls where there is a descriptor, the port's own methods where there is none (memory devices).
+ *
+ * What the kernel refuses for another reason than a full queue is handed to the Python port, which knows what to make of it, and
+ * remembers: a device without UDP_SEGMENT, an ICMP that was left behind, a datagram that is too long. */
+#define _GNU_SOURCE /* sendmmsg, recvmmsg */
+#include <errno.h>
+#include <netinet/udp.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine.h"
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+#ifndef SO_RXQ_OVFL
+#define SO_RXQ_OVFL 40
+#endif
+
+enum { LARGE = 16384, FEW_BUFFERS = 4, SEND_TRIES = 2 };
+
+int64_t nanoseconds(struct core *core)
+{
+    if (core->frames_fd < 0) { /* memory devices have their own time */
+        bool entered = enter_python(core);
+        PyObject *seconds = PyObject_CallMethod(core->engine, "native_clock", NULL);
+        double value = seconds ? PyFloat_AsDouble(seconds) : 0;
+        Py_XDECREF(seconds);
+        leave_python(core, entered);
+        return (int64_t)(value * 1e9);
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Spread the bytes over the parts, as readv does. */
+static size_t scatter(const struct iovec *parts, int count, const uint8_t *data, size_t size)
+{
+    size_t done = 0;
+    for (int i = 0; i < count && done < size; i++) {
+        size_t piece = size - done < parts[i].iov_len ? size - done : parts[i].iov_len;
+        memcpy(parts[i].iov_base, data + done, piece);
+        done += piece;
+    }
+    return done;
+}
+
+/* The bytes of an object with the buffer protocol; the caller releases `view`. */
+static bool view_bytes(PyObject *object, Py_buffer *view)
+{
+    return object && PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0;
+}
+
+static ssize_t read_python(struct core *core)
+{
+    bool entered = enter_python(core);
+    ssize_t size = IO_FAILED;
+    Py_buffer view;
+    PyObject *data = PyObject_CallMethod(core->frames, "read", NULL);
+    if (data == Py_None) {
+        size = IO_NOTHING;
+    } else if (view_bytes(data, &view)) {
+        size = (ssize_t)scatter(core->parts, core->part_count, view.buf, (size_t)view.len);
+        PyBuffer_Release(&view);
+    }
+    Py_XDECREF(data);
+    leave_python(core, entered);
+    return size;
+}
+
+/* vnet header and frame into `core->parts`. */
+ssize_t read_capture(struct core *core)
+{
+    if (core->frames_fd < 0)
+        return read_python(core);
+    ssize_t size = readv(core->frames_fd, core->parts, core->part_count);
+    if (size > 0)
+        return size;
+    if (size == 0 || errno == EAGAIN || errno == EINTR)
+        return IO_NOTHING;
+    bool entered = enter_python(core);
+    PyErr_SetFromErrno(PyExc_OSError);
+    leave_python(core, entered);
+    return IO_FAILED;
+}
+
+static void write_python(struct core *core, const struct iovec *parts, int count)
+{
+    bool entered = enter_python(core);
+    PyObject *list = PyList_New(0), *done = NULL;
+    for (int i = 0; list && i < count; i++) {
+        PyObject *part = PyBytes_FromStringAndSize(parts[i].iov_base, (Py_ssize_t)parts[i].iov_len);
+        if (!part || PyList_Append(list, part) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(part);
+    }
+    if (list)
+        done = PyObject_CallMethod(core->engine, "native_write", "(O)", list);
+    Py_XDECREF(done);
+    Py_XDECREF(list);
+    leave_python(core, entered);
+}
+
+/* EINVAL is the frame's fault, everything else the device's. */
+void write_frame(struct core *core, struct iovec *parts, int count)
+{
+    if (core->frames_fd < 0)
+        write_python(core, parts, count);
+    else if (writev(core->frames_fd, parts, count) < 0)
+        count_drop(core, errno == EINVAL ? DROP_BAD_FRAME : DROP_TAP_DOWN, 1);
+}
+
+static int receive_python(struct core *core, struct port *port, struct received *into)
+{
+    bool entered = enter_python(core);
+    int count = 0;
+    PyObject *data, *source, *got = PyObject_CallMethod(port->object, "receive", NULL);
+    unsigned int segment, overflow;
+    Py_buffer view;
+    if (got && got != Py_None && PyArg_ParseTuple(got, "OIOI", &data, &segment, &source, &overflow) && view_bytes(data, &view)) {
+        into->size = (uint32_t)(view.len < RECEIVE_SIZE ? view.len : RECEIVE_SIZE);
+        into->segment = segment ? segment : into->size;
+        memcpy(into->data, view.buf, into->size);
+        PyBuffer_Release(&view);
+        Py_XDECREF(into->endpoint);
+        into->endpoint = Py_NewRef(source);
+        count_drop(core, DROP_KERNEL_UDP, overflow - port->overflow);
+        port->overflow = overflow;
+        count = 1;
+    }
+    Py_XDECREF(got);
+    leave_python(core, entered);
+    return core->failed ? IO_FAILED : count;
+}
+
+static void read_control(struct core *core, struct port *port, struct msghdr *message, struct received *into)
+{
+    for (struct cmsghdr *at = CMSG_FIRSTHDR(message); at; at = CMSG_NXTHDR(message, at)) {
+        uint32_t value;
+        memcpy(&value, CMSG_DATA(at), sizeof value);
+        if (at->cmsg_level == SOL_UDP && at->cmsg_type == UDP_GRO && value) {
+            into->segment = value;
+        } else if (at->cmsg_level == SOL_SOCKET && at->cmsg_type == SO_RXQ_OVFL) {
+            count_drop(core, DROP_KERNEL_UDP, value - port->overflow);
+            port->overflow = value;
+        }
+    }
+}
+
+/* Fill buffers from `first` on, at most `limit`; how many, or IO_FAILED. Few at a time while they are large: they stay in the cache. */
+int receive_datagrams(struct core *core, struct port *port, int first, int limit)
+{
+    if (port->fd < 0)
+        return receive_python(core, port, &core->received[first]);
+    struct mmsghdr messages[RECEIVE_BUFFERS];
+    struct iovec parts[RECEIVE_BUFFERS];
+    union {
+        struct cmsghdr header;
+        uint8_t data[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint32_t))];
+    } control[RECEIVE_BUFFERS];
+    if (core->large && limit > FEW_BUFFERS)
+        limit = FEW_BUFFERS;
+    for (int i = 0; i < limit; i++) {
+        struct received *into = &core->received[first + i];
+        parts[i] = (struct iovec){into->data, RECEIVE_SIZE};
+        messages[i].msg_hdr = (struct msghdr){
+            .msg_name = &into->source,
+            .msg_namelen = sizeof into->source,
+            .msg_iov = &parts[i],
+            .msg_iovlen = 1,
+            .msg_control = &control[i],
+            .msg_controllen = sizeof control[i].data,
+        };
+    }
+    int count = recvmmsg(port->fd, messages, (unsigned)limit, MSG_DONTWAIT, NULL);
+    if (count < 0) /* what an ICMP left behind is over with this call; the loop wakes us again if there is more */
+        return 0;
+    core->large = false;
+    for (int i = 0; i < count; i++) {
+        struct received *into = &core->received[first + i];
+        into->size = into->segment = messages[i].msg_len;
+        core->large |= into->size >= LARGE;
+        read_control(core, port, &messages[i].msg_hdr, into);
+    }
+    return count;
+}
+
+/* The Python engine's own way of sending, with its counting. */
+static void send_python(struct core *core, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size)
+{
+    bool entered = enter_python(core);
+    struct port *port = peer->port;
+    PyObject *done = PyObject_CallMethod(core->engine, "native_send", "(Oy#I)", peer->slot, (const char *)data, (Py_ssize_t)bytes, (unsigned)size);
+    if (done && port) {
+        PyObject *segmenting = PyObject_GetAttrString(port->object, "segmenting");
+        if (segmenting)
+            port->segmenting = PyObject_IsTrue(segmenting) == 1;
+        else
+            PyErr_Clear();
+        Py_XDECREF(segmenting);
+    }
+    Py_XDECREF(done);
+    leave_python(core, entered);
+}
+
+static bool is_stale(int code) { return code == ECONNREFUSED || code == EHOSTUNREACH || code == ENETUNREACH || code == EPROTO; }
+
+static bool is_full(int code) { return code == EAGAIN || code == ENOBUFS; }
+
+/* One send; `segment` 0: it is one datagram. Returns 0 or why not. */
+static int send_run(struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t segment)
+{
+    union {
+        struct cmsghdr header;
+        uint8_t data[CMSG_SPACE(sizeof(uint16_t))];
+    } control;
+    struct iovec part = {(void *)(uintptr_t)data, bytes};
+    struct msghdr message = {.msg_name = &peer->address, .msg_namelen = peer->address_size, .msg_iov = &part, .msg_iovlen = 1};
+    if (segment) {
+        uint16_t value = (uint16_t)segment;
+        memset(&control, 0, sizeof control);
+        control.header.cmsg_level = SOL_UDP;
+        control.header.cmsg_type = UDP_SEGMENT;
+        control.header.cmsg_len = CMSG_LEN(sizeof value);
+        memcpy(CMSG_DATA(&control.header), &value, sizeof value);
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control.data;
+    }
+    int code = 0;
+    for (int i = 0; i < SEND_TRIES; i++) {
+        if (sendmsg(peer->port->fd, &message, MSG_DONTWAIT) >= 0)
+            return 0;
+        code = errno;
+        if (!is_stale(code))
+            break;
+    }
+    return code;
+}
+
+/* The same cut by us. Returns how many went out; 0 with errno. */
+static uint32_t send_cut(struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count)
+{
+    struct mmsghdr messages[MAX_SEND_DATAGRAMS];
+    struct iovec parts[MAX_SEND_DATAGRAMS];
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t at = i * size;
+        parts[i] = (struct iovec){(void *)(uintptr_t)(data + at), bytes - at < size ? bytes - at : size};
+        messages[i].msg_hdr = (struct msghdr){
+            .msg_name = &peer->address, .msg_namelen = peer->address_size, .msg_iov = &parts[i], .msg_iovlen = 1};
+    }
+    uint32_t sent = 0;
+    for (int tries = 0; sent < count && tries < SEND_TRIES;) {
+        int done = sendmmsg(peer->port->fd, messages + sent, count - sent, MSG_DONTWAIT);
+        if (done > 0)
+            sent += (uint32_t)done;
+        else if (is_stale(errno))
+            tries++;
+        else
+            break;
+    }
+    return sent;
+}
+
+/* At most MAX_SEND_DATAGRAMS of one size, the last one perhaps shorter. Returns why some were not sent, or 0. */
+unsigned send_parts(struct core *core, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent)
+{
+    struct port *port = peer->port;
+    *sent = 0;
+    if (port->fd < 0) {
+        send_python(core, peer, data, bytes, size);
+        return 0;
+    }
+    if (count > 1 && !port->segmenting) {
+        *sent = send_cut(peer, data, bytes, size, count);
+        if (*sent == count)
+            return 0;
+        if (*sent || is_full(errno))
+            return DROP_QUEUE_FULL;
+    } else {
+        int code = send_run(peer, data, bytes, count > 1 ? size : 0);
+        if (!code) {
+            *sent = count;
+            return 0;
+        }
+        if (is_full(code))
+            return DROP_QUEUE_FULL;
+    }
+    send_python(core, peer, data, bytes, size);
+    return 0;
+}

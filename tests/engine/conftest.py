@@ -1,0 +1,27 @@
+"""Every test that is written in `Pair` or `Side` runs with both engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from meshd.forward.engine.native.engine import NativeEngine
+from meshd.forward.engine.python import PythonEngine
+from tests.engine import pair
+
+ENGINES = {"python": PythonEngine, "native": NativeEngine}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if any(hasattr(metafunc.module, name) for name in ("Pair", "Side")):
+        metafunc.parametrize("engine_kind", list(ENGINES), indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine_kind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Module scope, since hypothesis allows no fixture that is made anew for each test but not for each example."""
+    before = pair.Side.engine_type
+    pair.Side.engine_type = ENGINES[getattr(request, "param", "python")]
+    yield
+    pair.Side.engine_type = before

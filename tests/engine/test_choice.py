@@ -1,0 +1,54 @@
+"""Which engine is taken, and what is said where there is no native one."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from meshd.errors import UserError
+from meshd.forward.engine import choice
+from meshd.forward.engine.choice import choose_engine
+from meshd.forward.engine.native import _core, native_missing
+from meshd.forward.engine.native.engine import NativeEngine
+from meshd.forward.engine.python import PythonEngine
+
+
+def test_native_is_the_default_and_says_what_it_seals_with() -> None:
+    assert choose_engine("auto") == choose_engine("native") == (NativeEngine, f"seals with {_core.backends()[0]}")
+    assert choose_engine("python") == (PythonEngine, "asked for")
+    with pytest.raises(UserError, match="unknown engine 'warp'"):
+        choose_engine("warp")
+
+
+def test_without_it_auto_says_why_and_native_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "native_missing", lambda: "not built")
+    assert choose_engine("auto") == (PythonEngine, "no native engine: not built")
+    with pytest.raises(UserError, match="there is no native engine here: not built"):
+        choose_engine("native")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("no module"), "not built: there was no C compiler"),
+        (ImportError("undefined symbol: x"), "cannot be loaded: undefined symbol: x"),
+    ],
+)
+def test_why_it_is_missing(monkeypatch: pytest.MonkeyPatch, error: ImportError, said: str) -> None:
+    real = builtins.__import__
+
+    def broken(name: str, scope: Mapping[str, Any] | None = None, *rest: Any) -> Any:
+        if name == "meshd.forward.engine.native" and scope and scope["__name__"] == name:
+            raise error
+        return real(name, scope, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    assert native_missing().startswith(said)
+
+
+def test_a_machine_without_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_core, "backends", list)
+    assert "neither libipsec-mb nor OpenSSL" in native_missing()
