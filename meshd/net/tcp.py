@@ -32,6 +32,7 @@ ACCEPT_INTERVAL_S = 0.05
 DIAL_TIMEOUT_S = 5.0
 MAX_STREAMS = 512
 _BACKLOG = 128
+_SEGMENT_SIZE = 512  # with 40 B of headers the floor of path MTU probing (forward/pmtu.py)
 _NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -206,6 +207,8 @@ def _listener(family: socket.AddressFamily, address: str, port: int) -> socket.s
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # For both directions of what it accepts: segments this small pass wherever data does, so no MTU hole stops a link.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_SIZE)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
