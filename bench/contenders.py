@@ -11,13 +11,13 @@ and `bare`, host to host, to which transfers over a long path with loss are comp
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
 from typing import ClassVar
 
 from bench.contender import Contender, End
+from bench.micro_engines import native_missing
 from bench.peers import PEERS
 from bench.routers import MESHD, Router
 from bench.topology import UNDERLAY_DEVICE, BenchError, Lab, run
@@ -76,12 +76,6 @@ class Meshd(Contender):
         super().__init__(lab)
         self.routers = (Router(lab, 0), Router(lab, 1))
 
-    @classmethod
-    def missing(cls) -> str:
-        if cls.engine not in _engines():
-            return f"this meshd has no {cls.engine} engine"
-        return ""
-
     def _start(self) -> tuple[End, End]:
         first, second = self.routers
         first.launch("--engine", self.engine)
@@ -104,6 +98,11 @@ class MeshdNative(Meshd):
     title = "meshd, native engine"
     engine = "native"
 
+    @classmethod
+    def missing(cls) -> str:
+        missing = _without_native()
+        return f"no native engine: {missing}" if missing else ""
+
 
 class MeshdPython(Meshd):
     name = "meshd-python"
@@ -112,12 +111,9 @@ class MeshdPython(Meshd):
 
 
 @cache
-def _engines() -> frozenset[str]:
-    """The engines that this meshd has, as far as can be seen without starting it."""
-    found = {"python"}
-    if importlib.util.find_spec("meshd.forward.engine.native") and "native" in run(MESHD, "launch", "--help"):
-        found.add("native")
-    return frozenset(found)
+def _without_native() -> str:
+    """Why there is no `--engine native` here."""
+    return native_missing() or ("" if "native" in run(MESHD, "launch", "--help") else "not an engine of `meshd launch`")
 
 
 KINDS: tuple[type[Contender], ...] = (Plain, Vxlan, MeshdNative, MeshdPython, *PEERS)

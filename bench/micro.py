@@ -1,7 +1,8 @@
 """What the single steps cost, in one process, without sockets or devices: `python -m bench.micro`.
 
-Each row is the best of some repetitions (what disturbs a measurement can only make it longer) and their median. The packet path
-is measured through the engine's own pumps, between memory devices: what is missing to the real thing is the kernel's part.
+A cell is the best of some repetitions (what disturbs a measurement can only make it longer) and their median. The packet path is
+measured through each engine's own pumps, between memory devices: what is missing to the real thing is the kernel's part. What an
+engine does besides its cipher (read, look up, segment, coalesce, write) is its pump less the seals or opens of as many datagrams.
 """
 
 from __future__ import annotations
@@ -9,160 +10,48 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from bench.micro_engines import (
+    ADDRESSES,
+    KEY,
+    SEGMENT_PAYLOAD,
+    SEGMENTS,
+    SUPER_FRAMES,
+    EngineKind,
+    Port,
+    Timed,
+    Upcalls,
+    engines,
+    native_missing,
+    packet_path,
+    super_frame,
+)
 from bench.results import table
-from meshd.crypto.aead import Suite, new_aead, nonce
+from meshd.crypto.aead import Suite, nonce
 from meshd.crypto.handshake import Context, Initiator, Responder
 from meshd.crypto.identity import Identity, verify_signature
 from meshd.crypto.meshkey import MeshKey
 from meshd.crypto.wire import LivenessCounter
-from meshd.drops import DropCounters, DropReason
-from meshd.forward.checksum import ipv4_header_checksum
+from meshd.drops import DropCounters
+from meshd.forward.coalesce import Coalescer
 from meshd.forward.engine.asking import Asking
-from meshd.forward.engine.interface import Buffer, Inspected, Verdict
-from meshd.forward.engine.python import PythonEngine
+from meshd.forward.engine.interface import VNET_HEADER_SIZE
 from meshd.forward.engine.tables import Peer
-from meshd.forward.slots import FIRST_PEER, LOCAL
+from meshd.forward.ethernet import parse_headers
+from meshd.forward.segmentation import segments
 from meshd.gossip.records import Batch, Record, sign_record, verify_record
 from meshd.gossip.store import Store
-from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId
 
 REPEATS = 7
-SEGMENT_PAYLOAD = 1320  # MTU 1372 less the headers of IPv4 and of TCP with time stamps
-SEGMENTS = 44  # what one read of the TAP brings from a busy TCP flow, gso_max_size being 59 040
-DATAGRAM = 1424
-SUPER_FRAMES = 40  # in one repetition
-KEY = bytes(range(32))
-ADDRESSES = bytes.fromhex("020000000002020000000001")
-REMOTE = Endpoint("192.0.2.2", 6783)
 
-Timed = Callable[[], None]
+Times = tuple[float, float]  # best and median, in µs
+Rows = dict[str, Times]
 
 
-class Upcalls:
-    """Everything captured is for the one peer, everything received is local."""
-
-    def decide_outbound(self, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
-        return Verdict(FIRST_PEER)
-
-    def decide_inbound(self, peer: SlotId, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
-        return Verdict(LOCAL)
-
-    def flood_children(self, origin: ShortId, now: float) -> Sequence[SlotId] | None:
-        return None
-
-    def group_members(self, segment: SegmentId, group: Mac, now: float) -> Sequence[SlotId] | None:
-        return None
-
-    def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
-        return Inspected()
-
-    def session_wanted(self, peer: SlotId, now: float) -> None: ...
-
-    def key_confirmed(self, index: int, now: float) -> None: ...
-
-    def receive_handshake(self, data: memoryview, source: Address, now: float) -> None: ...
-
-    def receive_control(
-        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Address, now: float, *, newest: bool
-    ) -> None: ...
-
-    def relay_next(self, destination: ShortId, now: float) -> SlotId | None:
-        return None
-
-
-class Frames:
-    """A frame port: the same frame `left` times; what is written is counted."""
-
-    def __init__(self, frame: bytes = b"") -> None:
-        self._frame = frame
-        self.left = 0
-        self.written = 0
-
-    def fileno(self) -> int:
-        return -1
-
-    def read(self) -> memoryview | None:
-        if not self.left:
-            return None
-        self.left -= 1
-        return memoryview(bytearray(self._frame))
-
-    def write(self, parts: Sequence[Buffer]) -> bool:
-        self.written += 1
-        return True
-
-
-class Port:
-    """A datagram port: what is sent is kept if `keep`, and can be received."""
-
-    family = 4
-
-    def __init__(self) -> None:
-        self.keep = False
-        self.waiting: list[tuple[bytes, int]] = []
-
-    def fileno(self) -> int:
-        return -1
-
-    def receive(self) -> tuple[bytes, int, Endpoint, int] | None:
-        if not self.waiting:
-            return None
-        data, size = self.waiting.pop(0)
-        return data, size, REMOTE, 0
-
-    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
-        if self.keep:
-            joined = b"".join(parts)
-            self.waiting.append((joined, segment_size or len(joined)))
-        return None
-
-
-def super_frame(payload: int, size: int) -> bytes:
-    """What a TAP with vnet_hdr hands over: one TCP flow's bytes under one set of headers, checksums left to us."""
-    total = 20 + 32 + payload
-    ipv4 = bytearray(
-        struct.pack(">BBHHHBBH4s4s", 0x45, 0, total, 1, 0x4000, 64, 6, 0, b"\x0a\x00\x00\x01", b"\x0a\x00\x00\x02")
-    )
-    struct.pack_into(">H", ipv4, 10, ipv4_header_checksum(ipv4))
-    tcp = struct.pack(">HHIIBBHHH", 40000, 5201, 1, 1, 0x80, 0x10, 512, 0, 0) + bytes.fromhex(
-        "0101080a0000000100000001"
-    )
-    vnet = struct.pack("<BBHHHH", 1, 1 if payload > size else 0, 66, size if payload > size else 0, 34, 16)
-    return vnet + ADDRESSES + b"\x08\x00" + bytes(ipv4) + tcp + random.Random(1).randbytes(payload)
-
-
-def engine(frames: Frames, port: Port, origin: int) -> PythonEngine:
-    made = PythonEngine(frames, [port], Upcalls(), origin=ShortId(bytes([origin]) * 8), boot=1, clock=lambda: 0.0)
-    made.set_path(FIRST_PEER, REMOTE, DATAGRAM)
-    return made
-
-
-def packet_path(frame: bytes) -> tuple[Timed, Timed, Port]:
-    """Outward and inward for SUPER_FRAMES frames; what goes out in one call comes in with the next."""
-    source, port, sink = Frames(frame), Port(), Frames()
-    sender, receiver = engine(source, port, 1), engine(sink, port, 2)
-    sender.set_send_key(FIRST_PEER, Suite.AES_256_GCM, KEY, 1)
-    receiver.add_receive_key(1, FIRST_PEER, Suite.AES_256_GCM, KEY)
-
-    def outward() -> None:
-        source.left = SUPER_FRAMES
-        while sender.pump_frames(1.0):
-            pass
-
-    def inward() -> None:
-        while receiver.pump_datagrams(port, 1.0):
-            pass
-        assert sink.written, "nothing came in"
-
-    return outward, inward, port
-
-
-def best(run: Timed, count: int, before: Timed = lambda: None) -> tuple[float, float]:
+def best(run: Timed, count: int, before: Timed = lambda: None) -> Times:
     """(best, median) of one of the `count` operations that `run` does, in µs."""
     times = []
     for _ in range(REPEATS):
@@ -181,29 +70,14 @@ def repeat(count: int, work: Callable[[], object]) -> Timed:
     return run
 
 
-def rows_crypto() -> list[tuple[str, tuple[float, float]]]:
-    aead, head, plain = (
-        new_aead(Suite.AES_256_GCM, KEY),
-        bytes(16),
-        bytes(SEGMENT_PAYLOAD + 68),
-    )  # with Ethernet, IPv4, TCP and entry header
-    sealed = aead.seal(nonce(1), plain, head)
-    small = aead.seal(nonce(1), bytes(100), head)
-    return [
-        ("seal 1388 B (AES-256-GCM)", best(repeat(5000, lambda: aead.seal(nonce(1), plain, head)), 5000)),
-        ("open 1388 B", best(repeat(5000, lambda: aead.open(nonce(1), sealed, head)), 5000)),
-        ("open 100 B", best(repeat(5000, lambda: aead.open(nonce(1), small, head)), 5000)),
-    ]
-
-
-def rows_path() -> list[tuple[str, tuple[float, float]]]:
-    asking = Asking(Upcalls(), DropCounters(), Peer)
-    rows = [("flow lookup", best(repeat(20000, lambda: asking.outbound_flow(ADDRESSES, 1.0)), 20000))]
+def rows_engine(kind: EngineKind) -> Rows:
+    """What both engines do, each in its own way."""
+    rows = _rows_crypto(kind)
     for text, payload in (
         (f"super-frame of {SEGMENTS} segments, 58 KB", SEGMENTS * SEGMENT_PAYLOAD),
         ("small frame of 130 B", 64),
     ):
-        outward, inward, port = packet_path(super_frame(payload, SEGMENT_PAYLOAD))
+        outward, inward, port = packet_path(kind, super_frame(payload, SEGMENT_PAYLOAD))
 
         def fill(outward: Timed = outward, port: Port = port) -> None:
             port.waiting.clear()
@@ -211,12 +85,57 @@ def rows_path() -> list[tuple[str, tuple[float, float]]]:
             outward()
             port.keep = False
 
-        rows.append((f"outward: {text}", best(outward, SUPER_FRAMES)))
-        rows.append((f"inward:  {text}", best(inward, SUPER_FRAMES, fill)))
+        rows[f"outward: {text}"] = best(outward, SUPER_FRAMES)
+        rows[f"inward:  {text}"] = best(inward, SUPER_FRAMES, fill)
+    whole = f"super-frame of {SEGMENTS} segments, 58 KB"
+    for way, step, cipher in (
+        ("outward", "look up, segment, send", "seal 1388 B"),
+        ("inward", "look up, coalesce, write", "open 1388 B"),
+    ):
+        path = rows[f"{way}: {whole}" if way == "outward" else f"{way}:  {whole}"]
+        low, middle = ((path[at] - SEGMENTS * rows[cipher][at]) / SEGMENTS for at in (0, 1))
+        rows[f"{way}: {step}, a segment"] = max(low, 0.0), max(middle, 0.0)
     return rows
 
 
-def rows_handshake() -> list[tuple[str, tuple[float, float]]]:
+def _rows_crypto(kind: EngineKind) -> Rows:
+    aead, head = kind.aead(Suite.AES_256_GCM, KEY), bytes(16)
+    plain = bytes(SEGMENT_PAYLOAD + 68)  # with Ethernet, IPv4, TCP and entry header
+    sealed, small = aead.seal(nonce(1), plain, head), aead.seal(nonce(1), bytes(100), head)
+    return {
+        "seal 1388 B": best(repeat(5000, lambda: aead.seal(nonce(1), plain, head)), 5000),
+        "open 1388 B": best(repeat(5000, lambda: aead.open(nonce(1), sealed, head)), 5000),
+        "open 100 B": best(repeat(5000, lambda: aead.open(nonce(1), small, head)), 5000),
+    }
+
+
+def rows_steps() -> Rows:
+    """Steps that Python alone shows one by one."""
+    asking = Asking(Upcalls(), DropCounters(), Peer)
+    data = memoryview(bytearray(super_frame(SEGMENTS * SEGMENT_PAYLOAD, SEGMENT_PAYLOAD)))
+    headers = parse_headers(data[VNET_HEADER_SIZE:])
+    assert headers is not None
+    whole = headers._replace(end=len(data) - VNET_HEADER_SIZE)
+    plains = segments(data, VNET_HEADER_SIZE, whole, SEGMENT_PAYLOAD)
+    first = parse_headers(memoryview(plains[0])[2:])
+    assert first is not None
+
+    def coalesce() -> None:
+        series = Coalescer()
+        assert series.begin(plains[0], first)
+        assert series.take(plains[1:]) == len(plains) - 1
+        series.end()
+
+    return {
+        "flow lookup": best(repeat(20000, lambda: asking.outbound_flow(ADDRESSES, 1.0)), 20000),
+        "segment, of 44": best(
+            repeat(200, lambda: segments(data, VNET_HEADER_SIZE, whole, SEGMENT_PAYLOAD)), 200 * SEGMENTS
+        ),
+        "coalesce, of 44": best(repeat(200, coalesce), 200 * SEGMENTS),
+    }
+
+
+def rows_handshake() -> Rows:
     rng = random.Random(1)
     mesh = MeshKey.generate(rng.randbytes)
     alice, bob = (Context(Identity.generate(rng.randbytes), mesh, rng.randbytes) for _ in range(2))
@@ -230,10 +149,10 @@ def rows_handshake() -> list[tuple[str, tuple[float, float]]]:
         starts.receive(alice.read(reply))
         assert starts.established is not None
 
-    return [("handshake IK, both sides", best(repeat(50, shake), 50))]
+    return {"handshake IK, both sides": best(repeat(50, shake), 50)}
 
 
-def rows_records() -> list[tuple[str, tuple[float, float]]]:
+def rows_records() -> Rows:
     rng, mesh_id = random.Random(1), bytes(16)
     identity = Identity.generate(rng.randbytes)
     public, origin = identity.ed25519_public, identity.host_id
@@ -257,23 +176,32 @@ def rows_records() -> list[tuple[str, tuple[float, float]]]:
         full._root = None
         full.root_hash()
 
-    return [
-        ("record: sign", best(repeat(200, lambda: sign_record(mesh_id, blank[0], identity.sign)), 200)),
-        (
-            "record: verify",
-            best(repeat(200, lambda: verify_record(mesh_id, records[0], public, verify_signature)), 200),
-        ),
-        ("record: merge, of a batch of 200", best(merge, len(records))),
-        ("root hash, anew, 1 origin", best(repeat(1000, root), 1000)),
-    ]
+    return {
+        "record: sign": best(repeat(200, lambda: sign_record(mesh_id, blank[0], identity.sign)), 200),
+        "record: verify": best(repeat(200, lambda: verify_record(mesh_id, records[0], public, verify_signature)), 200),
+        "record: merge, of a batch of 200": best(merge, len(records)),
+        "root hash, anew, 1 origin": best(repeat(1000, root), 1000),
+    }
+
+
+def cell(times: Times | None) -> str:
+    return f"{times[0]:.2f} / {times[1]:.2f}" if times else "–"
 
 
 def main() -> int:
     argparse.ArgumentParser(prog="python -m bench.micro", description="What single steps cost.").parse_args()
-    rows = [["µs", "best", "median"]]
-    for group in (rows_crypto, rows_path, rows_handshake, rows_records):
-        rows += [[text, f"{low:.2f}", f"{middle:.2f}"] for text, (low, middle) in group()]
-    print(table(rows))
+    kinds = engines()
+    found = [rows_engine(kind) for kind in kinds]
+    found[0] |= rows_steps()
+    rows = [["µs, best / median", *(kind.name for kind in kinds)]]
+    rows += [[text, *(cell(one.get(text)) for one in found)] for text in found[0]]
+    print(f"AES-256-GCM; one engine a column\n\n{table(rows)}\n")
+    both: Rows = {}
+    for group in (rows_handshake, rows_records):
+        both |= group()
+    print(table([["µs, best / median", "both"], *([text, cell(times)] for text, times in both.items())]))
+    if missing := native_missing():
+        print(f"\nwithout the native engine: {missing}", file=sys.stderr)
     return 0
 
 

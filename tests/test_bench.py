@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from bench import busy, contenders, demo, measure, micro, targets
+from bench import busy, contenders, demo, measure, micro, micro_engines, targets
 from bench.__main__ import Outcome, chosen, chosen_measures, write
 from bench.__main__ import bench as run_bench
 from bench.contender import End, cpu_seconds, rss_mib, wait_until
@@ -163,8 +164,8 @@ def test_a_contender_without_its_command_or_engine_says_what_is_missing(monkeypa
     assert contenders.CONTENDERS["tinc"].missing() == "no command tincd here (make bench-peers installs it)"
     assert contenders.CONTENDERS["plain"].missing() == ""
     assert contenders.MeshdPython.missing() == ""
-    monkeypatch.setattr(contenders, "_engines", lambda: frozenset({"python"}))
-    assert contenders.MeshdNative.missing() == "this meshd has no native engine"
+    monkeypatch.setattr(contenders, "_without_native", lambda: "not built")
+    assert contenders.MeshdNative.missing() == "no native engine: not built"
 
 
 def test_results_are_written_with_what_they_were_made_on(tmp_path: Path) -> None:
@@ -186,18 +187,40 @@ def test_cpu_time_and_memory_of_a_process_that_is_known() -> None:
     assert cpu_seconds([]) == 0
 
 
-@pytest.mark.parametrize("payload", [64, 5 * micro.SEGMENT_PAYLOAD, micro.SEGMENTS * micro.SEGMENT_PAYLOAD])
-def test_the_packet_path_that_micro_times_carries_everything(payload: int) -> None:
-    outward, inward, port = micro.packet_path(micro.super_frame(payload, micro.SEGMENT_PAYLOAD))
+@pytest.mark.parametrize("kind", micro_engines.engines(), ids=lambda kind: str(kind.name))
+@pytest.mark.parametrize(
+    "payload", [64, 5 * micro_engines.SEGMENT_PAYLOAD, micro_engines.SEGMENTS * micro_engines.SEGMENT_PAYLOAD]
+)
+def test_the_packet_path_that_micro_times_carries_everything(kind: micro_engines.EngineKind, payload: int) -> None:
+    outward, inward, port = micro_engines.packet_path(
+        kind, micro_engines.super_frame(payload, micro_engines.SEGMENT_PAYLOAD)
+    )
     for _ in range(2):
         port.keep = True
         outward()
-        segments = -(-payload // micro.SEGMENT_PAYLOAD)
+        segments = -(-payload // micro_engines.SEGMENT_PAYLOAD)
         sent = sum(-(-len(data) // size) for data, size in port.waiting)
         # small frames of one wake-up share datagrams; nothing of a super-frame is lost
-        assert sent == segments * micro.SUPER_FRAMES if segments > 1 else 0 < sent < micro.SUPER_FRAMES
+        assert sent == segments * micro_engines.SUPER_FRAMES if segments > 1 else 0 < sent < micro_engines.SUPER_FRAMES
         inward()
         assert port.waiting == []
+
+
+def test_micro_times_each_step_of_each_engine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def once(run: Callable[[], None], count: int, before: Callable[[], None] = lambda: None) -> tuple[float, float]:
+        before()
+        run()
+        return 1.0, 2.0
+
+    monkeypatch.setattr(micro, "best", once)
+    monkeypatch.setattr("sys.argv", ["micro"])
+    assert micro.main() == 0
+    shown = capsys.readouterr().out
+    for step in ("seal 1388 B", "open 100 B", "flow lookup", "segment, of 44", "coalesce, of 44", "record: verify"):
+        assert f"{step} " in shown
+    assert "1.00 / 2.00" in shown
 
 
 def test_command_that_fails_says_why() -> None:

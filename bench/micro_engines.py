@@ -1,0 +1,194 @@
+"""Engines between memory devices, for bench.micro: one that only seals, one that only opens, and what passes between them.
+
+`engines()` lists those that this meshd has. The native one calls the methods of memory devices as the python one does, once a
+super-frame, so what is timed is the packet path without the kernel's part.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import random
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from meshd.crypto.aead import Suite, new_aead
+from meshd.drops import DropReason
+from meshd.forward.checksum import ipv4_header_checksum
+from meshd.forward.engine.interface import Buffer, Engine, Inspected, Verdict
+from meshd.forward.engine.python import PythonEngine
+from meshd.forward.slots import FIRST_PEER, LOCAL
+from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId
+
+__all__ = [
+    "DATAGRAM",
+    "SEGMENTS",
+    "SEGMENT_PAYLOAD",
+    "SUPER_FRAMES",
+    "EngineKind",
+    "engines",
+    "packet_path",
+    "super_frame",
+]
+
+SEGMENT_PAYLOAD = 1320  # MTU 1372 less the headers of IPv4 and of TCP with time stamps
+SEGMENTS = 44  # what one read of the TAP brings from a busy TCP flow, gso_max_size being 59 040
+DATAGRAM = 1424
+SUPER_FRAMES = 40  # in one repetition
+KEY = bytes(range(32))
+ADDRESSES = bytes.fromhex("020000000002020000000001")
+REMOTE = Endpoint("192.0.2.2", 6783)
+NATIVE = "meshd.forward.engine.native"
+
+Timed = Callable[[], None]
+
+
+class Aead(Protocol):
+    def seal(self, nonce: bytes, plaintext: Buffer, aad: Buffer, /) -> bytes: ...
+
+    def open(self, nonce: bytes, sealed: Buffer, aad: Buffer, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """An engine's class, and how it makes what seals and opens."""
+
+    name: str
+    make: Callable[..., Any]
+    aead: Callable[[Suite, bytes], Aead]
+
+
+def engines() -> list[EngineKind]:
+    found = [EngineKind("python", PythonEngine, new_aead)]
+    if not native_missing():
+        core = importlib.import_module(f"{NATIVE}._core")
+        found.append(EngineKind("native", importlib.import_module(f"{NATIVE}.engine").NativeEngine, core.Aead))
+    return found
+
+
+def native_missing() -> str:
+    """Why there is no native engine; "" where there is."""
+    if importlib.util.find_spec(NATIVE) is None:
+        return "not part of this version"
+    return str(importlib.import_module(NATIVE).native_missing())
+
+
+class Upcalls:
+    """Everything captured is for the one peer, everything received is local."""
+
+    def decide_outbound(self, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
+        return Verdict(FIRST_PEER)
+
+    def decide_inbound(self, peer: SlotId, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
+        return Verdict(LOCAL)
+
+    def flood_children(self, origin: ShortId, now: float) -> Sequence[SlotId] | None:
+        return None
+
+    def group_members(self, segment: SegmentId, group: Mac, now: float) -> Sequence[SlotId] | None:
+        return None
+
+    def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
+        return Inspected()
+
+    def session_wanted(self, peer: SlotId, now: float) -> None: ...
+
+    def key_confirmed(self, index: int, now: float) -> None: ...
+
+    def receive_handshake(self, data: memoryview, source: Address, now: float) -> None: ...
+
+    def receive_control(
+        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Address, now: float, *, newest: bool
+    ) -> None: ...
+
+    def relay_next(self, destination: ShortId, now: float) -> SlotId | None:
+        return None
+
+
+class Frames:
+    """A frame port: the same frame `left` times; what is written is counted."""
+
+    def __init__(self, frame: bytes = b"") -> None:
+        self._frame = frame
+        self.left = 0
+        self.written = 0
+
+    def fileno(self) -> int:
+        return -1
+
+    def read(self) -> memoryview | None:
+        if not self.left:
+            return None
+        self.left -= 1
+        return memoryview(bytearray(self._frame))
+
+    def write(self, parts: Sequence[Buffer]) -> bool:
+        self.written += 1
+        return True
+
+
+class Port:
+    """A datagram port: what is sent is kept if `keep`, and can be received."""
+
+    family = 4
+
+    def __init__(self) -> None:
+        self.keep = False
+        self.waiting: list[tuple[bytes, int]] = []
+
+    def fileno(self) -> int:
+        return -1
+
+    def receive(self) -> tuple[bytes, int, Endpoint, int] | None:
+        if not self.waiting:
+            return None
+        data, size = self.waiting.pop(0)
+        return data, size, REMOTE, 0
+
+    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
+        if self.keep:
+            joined = b"".join(parts)
+            self.waiting.append((joined, segment_size or len(joined)))
+        return None
+
+
+def super_frame(payload: int, size: int) -> bytes:
+    """What a TAP with vnet_hdr hands over: one TCP flow's bytes under one set of headers, checksums left to us."""
+    total = 20 + 32 + payload
+    ipv4 = bytearray(
+        struct.pack(">BBHHHBBH4s4s", 0x45, 0, total, 1, 0x4000, 64, 6, 0, b"\x0a\x00\x00\x01", b"\x0a\x00\x00\x02")
+    )
+    struct.pack_into(">H", ipv4, 10, ipv4_header_checksum(ipv4))
+    tcp = struct.pack(">HHIIBBHHH", 40000, 5201, 1, 1, 0x80, 0x10, 512, 0, 0) + bytes.fromhex(
+        "0101080a0000000100000001"
+    )
+    vnet = struct.pack("<BBHHHH", 1, 1 if payload > size else 0, 66, size if payload > size else 0, 34, 16)
+    return vnet + ADDRESSES + b"\x08\x00" + bytes(ipv4) + tcp + random.Random(1).randbytes(payload)
+
+
+def engine(kind: EngineKind, frames: Frames, port: Port, origin: int) -> Engine:
+    made: Engine = kind.make(frames, [port], Upcalls(), origin=ShortId(bytes([origin]) * 8), boot=1, clock=lambda: 0.0)
+    made.set_path(FIRST_PEER, REMOTE, DATAGRAM)
+    return made
+
+
+def packet_path(kind: EngineKind, frame: bytes) -> tuple[Timed, Timed, Port]:
+    """Outward and inward for SUPER_FRAMES frames; what goes out in one call comes in with the next."""
+    source, port, sink = Frames(frame), Port(), Frames()
+    sender, receiver = engine(kind, source, port, 1), engine(kind, sink, port, 2)
+    sender.set_send_key(FIRST_PEER, Suite.AES_256_GCM, KEY, 1)
+    receiver.add_receive_key(1, FIRST_PEER, Suite.AES_256_GCM, KEY)
+
+    def outward() -> None:
+        source.left = SUPER_FRAMES
+        while sender.pump_frames(1.0):
+            pass
+
+    def inward() -> None:
+        while receiver.pump_datagrams(port, 1.0):
+            pass
+        assert sink.written, "nothing came in"
+
+    return outward, inward, port
