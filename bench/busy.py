@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import measure
+from bench.contender import cpu_seconds
 from bench.contenders import Meshd
 from bench.topology import BenchError
 
@@ -27,7 +29,9 @@ ARRIVED_AT_LEAST = 0.9
 QUESTIONS_PER_SECOND = 20  # to each router
 PORT = 6793
 BEGINNING = 0.1  # seconds whose records may not be out yet
-SPREAD_SECONDS = 3.0
+SPREAD_SECONDS = 15.0
+LEAVE_SECONDS = 3.0
+CPU_SECONDS = 1.5
 PINGS = 500
 PING_INTERVAL = 0.004
 
@@ -39,7 +43,8 @@ def keeps(contender: Meshd, plan: measure.Plan) -> dict[str, float]:
         return measure.tcp(contender, plan)["mbit"]
 
     before = rate()
-    with records(contender):
+    with records(contender) as spread:
+        cpu = _cpu_share(contender)
         with_records = rate()
         with api(contender):
             ping = measure.ping(contender, PINGS, PING_INTERVAL)
@@ -50,15 +55,33 @@ def keeps(contender: Meshd, plan: measure.Plan) -> dict[str, float]:
         raise BenchError(f"{contender.title}: nothing comes through")
     return {
         "busy_records": with_records / quiet,
+        "busy_spread": spread.seconds,
+        "busy_cpu": cpu,
         "busy_api": with_api / quiet,
         "busy_ping_p50": ping["p50"],
         "busy_ping_p99": ping["p99"],
     }
 
 
+def _cpu_share(contender: Meshd) -> float:
+    """Of a CPU, what the busier router uses now."""
+    pids = contender.pids()
+    before = [cpu_seconds([pid]) for pid in pids]
+    time.sleep(CPU_SECONDS)
+    return max(cpu_seconds([pid]) - used for pid, used in zip(pids, before, strict=True)) / CPU_SECONDS
+
+
+@dataclass(slots=True)
+class Spread:
+    """How long the last record needed to be known everywhere; known once the records have ended."""
+
+    seconds: float = 0.0
+
+
 @contextlib.contextmanager
-def records(contender: Meshd) -> Iterator[None]:
+def records(contender: Meshd) -> Iterator[Spread]:
     """Records arrive at both routers. Raises BenchError where they do not, or not as many as they should."""
+    spread = Spread()
     lab, first = contender.lab, contender.routers[0]
     address = lab.address(0)
     where = (str(first.paths.key_file), f"{address}:6783", address, str(PORT), str(RECORDS_PER_SECOND))
@@ -69,14 +92,14 @@ def records(contender: Meshd) -> Iterator[None]:
     try:
         if not process.stdout.readline():
             raise BenchError("the member that publishes records (bench.churn) cannot join the mesh")
-        yield
+        yield spread
         process.stdin.close()
         said = json.loads(process.stdout.readline() or b'{"published": 0, "seconds": 1, "label": ""}')
         if said["published"] < RECORDS_PER_SECOND * (said["seconds"] * ARRIVED_AT_LEAST - BEGINNING):
             raise BenchError(f"only {said['published']} records in {said['seconds']:.1f} s were published")
-        _arrived(contender, said["label"])
+        spread.seconds = _arrived(contender, said["label"])
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(SPREAD_SECONDS)  # it takes its leave
+            process.wait(LEAVE_SECONDS)  # it takes its leave
     finally:
         process.kill()
         process.wait()
@@ -84,14 +107,15 @@ def records(contender: Meshd) -> Iterator[None]:
         process.stdout.close()
 
 
-def _arrived(contender: Meshd, label: str) -> None:
-    """Wait until every router knows the last record."""
-    deadline = time.monotonic() + SPREAD_SECONDS
+def _arrived(contender: Meshd, label: str) -> float:
+    """Wait until every router knows the last record; returns for how long."""
+    began = time.monotonic()
     for router in contender.routers:
         while not any(mac["Label"] == label for mac in router.status()["Router"]["MACs"]):
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + SPREAD_SECONDS:
                 raise BenchError(f"{contender.title}: records come slower than they are published")
             time.sleep(0.02)
+    return time.monotonic() - began
 
 
 @contextlib.contextmanager

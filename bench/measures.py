@@ -14,7 +14,7 @@ from bench import busy, measure
 from bench.contender import Contender
 from bench.contenders import Meshd
 from bench.meshing import mesh_time
-from bench.relaying import Trio, relayed, trio
+from bench.relaying import Skipped, Trio, relayed, trio
 from bench.results import Samples
 from bench.wan import WanLab
 
@@ -58,6 +58,7 @@ class Round:
     quick: bool = False
     keep_open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     trios: dict[str, Trio] = field(default_factory=dict)  # by contender, made when first needed
+    cannot: set[str] = field(default_factory=set)  # contenders whose meshd does not relay: asking once is enough
 
     def keep(self, contender: str, prefix: str = "", **figures: float | None) -> None:
         for name, value in figures.items():
@@ -182,10 +183,16 @@ def _of_meshd(one: Round, contender: Meshd) -> Iterator[Step]:
         one.keep(contender.name, mesh_s=got["mesh"], launch_s=got["launch"])
 
     def through_relay() -> None:
+        if contender.name in one.cannot:
+            return
         if contender.name not in one.trios:
             tag = f"r{len(one.trios)}"
             one.trios[contender.name] = one.keep_open.enter_context(trio(contender.engine, tag))
-        one.keep(contender.name, "", **relayed(one.trios[contender.name], one.plan))
+        try:
+            one.keep(contender.name, "", **relayed(one.trios[contender.name], one.plan))
+        except Skipped:
+            one.cannot.add(contender.name)
+            raise
 
     if "busy" in one.measures:
         yield Step(

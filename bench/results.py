@@ -41,6 +41,8 @@ FIGURES = (
     Figure("wan_01", "TCP 4 streams, 20 ms and 0.1 % loss, Mbit/s", 1),
     Figure("wan_1", "TCP 4 streams, 20 ms and 1 % loss, Mbit/s", 1),
     Figure("busy_records", "TCP beside 1000 records/s, of quiet", 2),
+    Figure("busy_cpu", "CPU of a router, 1000 records/s and no traffic", 2),
+    Figure("busy_spread", "the last record known everywhere, s", 2),
     Figure("busy_api", "TCP beside a busy API, of quiet", 2),
     Figure("busy_ping_p50", "ping p50 beside records and API, µs"),
     Figure("busy_ping_p99", "ping p99 beside records and API, µs"),
