@@ -18,7 +18,7 @@ from bench.__main__ import Outcome, chosen, chosen_measures, write
 from bench.__main__ import bench as run_bench
 from bench.contender import End, cpu_seconds, rss_mib, wait_until
 from bench.measure import Plan, bisect, percentile
-from bench.measures import MEASURES
+from bench.measures import MEASURES, Round, steps
 from bench.meshing import full_mesh
 from bench.peers import PEERS
 from bench.relaying import Trio
@@ -322,20 +322,40 @@ def test_a_contender_that_does_not_start_costs_only_itself() -> None:
     assert left_out == ["plain: it will not"]
 
 
+SHORT = Plan(seconds=1, pings=20, udp_seconds=0.3, udp_step=200.0, wan_seconds=1)
+
+
 @pytest.mark.netns
 def test_the_product_is_launched_attached_and_measured() -> None:
-    plan = Plan(seconds=1, pings=20, udp_seconds=0.3, udp_step=200.0, wan_seconds=1)
-    measures = ["tcp", "udp", "ping", "mixed", "nic", "wan", "join"]
     spoken = Spoken()
-    outcome = run_bench(["meshd-python"], measures, 1, plan, spoken, quick=True)
+    outcome = run_bench(["meshd-python"], ["tcp", "udp", "ping", "join"], 1, SHORT, spoken)
     found = outcome.samples
     assert outcome.failures == []
-    assert spoken.expected == len(spoken.steps) == 11
+    assert spoken.expected == len(spoken.steps) == 6
     assert outcome.titles == {"meshd-python": "meshd, python engine, MTU 1372, AES-256-GCM"}
     measured = {figure.name for figure in FIGURES if found.of("meshd-python", figure.name)}
-    assert {"tcp1", "tcp4", "flood64", "loaded_p99", "cpu_per_gb", "nic_tcp1", "lag_p99", "wan_1", "mesh_s"} <= measured
-    assert found.median("bare", "wan_1")
+    assert {"tcp1", "tcp4", "flood64", "ping_p99", "cpu_per_gb", "lag_p99", "mesh_s"} <= measured
     assert 10 < (found.median("meshd-python", "rss_mib") or 0) < 500
+
+
+@pytest.mark.netns
+def test_what_is_measured_beside_bulk_and_with_offloads_off() -> None:
+    outcome = run_bench(["plain"], ["mixed", "nic"], 1, SHORT, Spoken(), quick=True)
+    assert outcome.failures == []
+    assert set(outcome.samples.values["plain"]) == {"loaded_p50", "loaded_p99", "nic_tcp1", "nic_tcp4"}
+
+
+@pytest.mark.netns
+def test_transfers_over_a_long_path_lose_what_they_are_told_to() -> None:
+    found = Samples()
+    with WanLab(2, tag="t") as lab:
+        bare = contenders.Bare(lab)
+        bare.start()
+        one = Round(number=1, plan=SHORT, measures=["wan"], samples=found, contenders=[], far=[bare])
+        for step in steps(one):
+            step.run()
+    assert (found.median("bare", "wan_1") or 0) > 0
+    assert (found.median("bare", "wan_01") or 0) > 0
 
 
 @pytest.mark.netns
