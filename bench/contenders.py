@@ -3,6 +3,7 @@
     plain          container ─ bridge ─ veth ─ bridge ─ container        no overlay: what the machine can do
     vxlan          … bridge ─ vxlan ══ host ─ veth ─ host ══ vxlan …     the kernel's overlay (flannel, Docker's), not encrypted
     meshd-native   … bridge ─ TAP ═ router ══ …                          the product: `meshd launch`, `meshd attach`
+    meshd-thread   the same, the native engine pumping in a thread of its own (`--pump thread`)
     meshd-python   the same with the other engine
     the peers      … bridge, joined or routed ─ TAP, TUN ═ daemon ══ …   bench.peers
 
@@ -71,6 +72,7 @@ class Meshd(Contender):
 
     note = "AES-256-GCM"
     engine: ClassVar[str]
+    more: ClassVar[tuple[str, ...]] = ()  # of `meshd launch`
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
@@ -78,8 +80,8 @@ class Meshd(Contender):
 
     def _start(self) -> tuple[End, End]:
         first, second = self.routers
-        first.launch("--engine", self.engine)
-        second.join(first, "--engine", self.engine)
+        first.launch("--engine", self.engine, *self.more)
+        second.join(first, "--engine", self.engine, *self.more)
         made = []
         for router in self.routers:
             space, address = self.lab.space(f"c{router.number + 1}"), f"10.77.1.{router.number + 1}"
@@ -104,6 +106,16 @@ class MeshdNative(Meshd):
         return f"no native engine: {missing}" if missing else ""
 
 
+class MeshdThread(MeshdNative):
+    name = "meshd-thread"
+    title = "meshd, native engine, thread"
+    more = ("--pump", "thread")
+
+    @classmethod
+    def missing(cls) -> str:
+        return super().missing() or ("" if "--pump" in _launch_help() else "`meshd launch` has no --pump")
+
+
 class MeshdPython(Meshd):
     name = "meshd-python"
     title = "meshd, python engine"
@@ -111,12 +123,16 @@ class MeshdPython(Meshd):
 
 
 @cache
+def _launch_help() -> str:
+    return run(MESHD, "launch", "--help")
+
+
 def _without_native() -> str:
     """Why there is no `--engine native` here."""
-    return native_missing() or ("" if "native" in run(MESHD, "launch", "--help") else "not an engine of `meshd launch`")
+    return native_missing() or ("" if "native" in _launch_help() else "not an engine of `meshd launch`")
 
 
-KINDS: tuple[type[Contender], ...] = (Plain, Vxlan, MeshdNative, MeshdPython, *PEERS)
+KINDS: tuple[type[Contender], ...] = (Plain, Vxlan, MeshdNative, MeshdThread, MeshdPython, *PEERS)
 CONTENDERS: dict[str, type[Contender]] = {kind.name: kind for kind in KINDS}
 
 

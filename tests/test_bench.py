@@ -145,7 +145,7 @@ def test_columns_of_a_table_are_aligned() -> None:
 
 
 def test_contenders_are_chosen_by_name() -> None:
-    assert chosen(None, peers=False) == ["plain", "vxlan", "meshd-native", "meshd-python"]
+    assert chosen(None, peers=False) == ["plain", "vxlan", "meshd-native", "meshd-thread", "meshd-python"]
     assert chosen(None, peers=True) == list(contenders.CONTENDERS)
     assert chosen("tinc meshd-python,plain", peers=False) == ["plain", "meshd-python", "tinc"]
     with pytest.raises(BenchError, match="no contender weave; there are plain"):
@@ -166,6 +166,9 @@ def test_a_contender_without_its_command_or_engine_says_what_is_missing(monkeypa
     assert contenders.MeshdPython.missing() == ""
     monkeypatch.setattr(contenders, "_without_native", lambda: "not built")
     assert contenders.MeshdNative.missing() == "no native engine: not built"
+    monkeypatch.setattr(contenders, "_without_native", lambda: "")
+    monkeypatch.setattr(contenders, "_launch_help", lambda: "--engine native")
+    assert contenders.MeshdThread.missing() == "`meshd launch` has no --pump"
 
 
 def test_results_are_written_with_what_they_were_made_on(tmp_path: Path) -> None:
