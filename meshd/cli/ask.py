@@ -24,12 +24,36 @@ _LISTINGS: dict[str, tuple[_Listing, str]] = {
     "macs": (render.render_macs, "MACs"),
 }
 _STATUS_USAGE = f"meshd status [{'|'.join(_LISTINGS)}]"
+_MIN_WATCH_S, _MAX_WATCH_S = 0.1, 86400.0
+
+
+def _seconds(_ctx: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    if text in _LISTINGS:
+        raise click.UsageError(f"--watch comes last: meshd status {text} --watch")
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise click.UsageError(f"--watch {text!r} is no number of seconds") from None
+    if not _MIN_WATCH_S <= seconds <= _MAX_WATCH_S:
+        raise click.UsageError(f"--watch {text} is not between {_MIN_WATCH_S} and {_MAX_WATCH_S:.0f} seconds")
+    return seconds
 
 
 @click.command()
 @click.argument("part", required=False, metavar=f"[{'|'.join(_LISTINGS)}]")
+@click.option(
+    "--watch",
+    "seconds",
+    is_flag=False,
+    flag_value="2",
+    metavar="[SECONDS]",
+    callback=_seconds,
+    help="Show it again every 2 or SECONDS seconds, until Ctrl-C.",
+)
 @json_option
-def status(part: str | None, as_json: bool) -> int:
+def status(part: str | None, seconds: float | None, as_json: bool) -> int:
     """Show what is going on: this router, its peers, paths and MAC tables.
 
     \b
@@ -43,19 +67,29 @@ def status(part: str | None, as_json: bool) -> int:
       meshd status
       meshd status connections
       meshd status macs --json
+      meshd status --watch
+      meshd status connections --watch 0.5
 
     Exit status 0 means that the router runs.
     """
     if part is not None and part not in _LISTINGS:
         print(f"Invalid 'meshd status' sub-command: {part}\nusage: {_STATUS_USAGE}", file=sys.stderr)
         return 1
+    if seconds is None:
+        say(_status(part, as_json))
+        return 0
+    from meshd.cli.watch import watch
+
+    watch(lambda: _status(part, as_json), seconds)
+    return 0
+
+
+def _status(part: str | None, as_json: bool) -> str:
     answer = router().status()
     if part is None:
-        say(render.render_json(answer) if as_json else render.render_status(answer, painter(sys.stdout)))
-        return 0
+        return render.render_json(answer) if as_json else render.render_status(answer, painter(sys.stdout))
     listing, key = _LISTINGS[part]
-    say(render.render_json(answer["Router"][key]) if as_json else listing(answer, painter(sys.stdout)))  # type: ignore[index]
-    return 0
+    return render.render_json(answer["Router"][key]) if as_json else listing(answer, painter(sys.stdout))  # type: ignore[index]
 
 
 @click.command()
