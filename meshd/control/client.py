@@ -102,13 +102,14 @@ class ControlClient:
             response = connection.getresponse()
             if response.status != 200:
                 _decode(response.status, response.read(limits.MAX_RESPONSE + 1))
-            connection.sock.settimeout(None)  # frames come when they come
             while text := response.readline(limits.MAX_RESPONSE):
                 line = _decode(200, text)
                 yield line
                 if "end" in line:
                     return
-        except (HTTPException, ConnectionError, TimeoutError):
+        except TimeoutError:
+            raise UserError("meshd does not answer any more", hint="its log says what it is doing") from None
+        except (HTTPException, ConnectionError):
             pass
         finally:
             connection.close()

@@ -2,7 +2,7 @@
 
 {"title"}                                                         first: what is shown
 {"time", "direction": "in"|"out", "peer", "note", "frame", "lost"}   a frame in base64; `lost`: frames not shown so far
-{"lost"}                                                          no frame: more were lost meanwhile
+{"lost"}                                                          every HEARTBEAT_S at least: the router lives
 {"end"}                                                           last, if the router ends first
 """
 
@@ -18,8 +18,9 @@ from aiohttp import web
 
 from meshd.views import FrameView
 
-__all__ = ["LOOK_S", "FrameStream", "stream_frames"]
+__all__ = ["HEARTBEAT_S", "LOOK_S", "FrameStream", "stream_frames"]
 
+HEARTBEAT_S = 1.0  # a client that waits for bytes notices an interrupt that came just before, and a router that hangs
 LOOK_S = 0.25  # aiohttp does not tell a handler that its client has gone: it has to look
 
 
@@ -40,7 +41,8 @@ async def stream_frames(request: web.Request, stream: FrameStream) -> web.Stream
     try:
         await response.prepare(request)
         await response.write(_line({"title": stream.title}))
-        told = 0
+        clock = asyncio.get_running_loop().time
+        told = clock()
         while request.transport is not None and not request.transport.is_closing():
             frames = await stream.frames(LOOK_S)
             if frames is None:
@@ -48,9 +50,10 @@ async def stream_frames(request: web.Request, stream: FrameStream) -> web.Stream
                 break
             if frames:
                 await response.write(b"".join(_frames(frames, stream.lost)))
-            elif stream.lost != told:
+                told = clock()
+            elif clock() - told >= HEARTBEAT_S:
                 await response.write(_line({"lost": stream.lost}))
-            told = stream.lost
+                told = clock()
         await response.write_eof()
     except (ConnectionError, asyncio.CancelledError):  # the client has gone, or the server will not wait for it
         pass
