@@ -121,6 +121,7 @@ class Gate:
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self._clock = clock
         self._known: OrderedDict[Hashable, None] = OrderedDict()
+        self._acquainted: tuple[str, ...] | None = ()
         self._looks = _Limit(LOOK_RATE, LOOK_BURST, self._known)
         self._cookies = _Limit(COOKIE_RATE, COOKIE_BURST, self._known)
         self._claimed: BucketTable[Hashable] = BucketTable(SOURCE_RATE, SOURCE_BURST, MAX_SOURCES)
@@ -132,10 +133,19 @@ class Gate:
     def acquaint(self, source: Hashable) -> None:
         """This address belongs to a member, or is one that we ask ourselves."""
         name = _name(source)
+        if name not in self._known:
+            self._acquainted = None
         self._known[name] = None
         self._known.move_to_end(name)
         if len(self._known) > MAX_ACQUAINTED:
             self._known.popitem(last=False)
+
+    @property
+    def acquainted(self) -> tuple[str, ...]:
+        """The addresses of members, those acquainted last at the end; the same object as long as there is none more."""
+        if self._acquainted is None:
+            self._acquainted = tuple(name for name in self._known if isinstance(name, str))
+        return self._acquainted
 
     def look(self, source: Hashable, now: float) -> bool:
         """Whether a datagram may be read at all."""

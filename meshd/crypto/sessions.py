@@ -154,6 +154,10 @@ class Sessions:
         for address in addresses:
             self._gate.acquaint(address)
 
+    @property
+    def acquainted(self) -> tuple[str, ...]:
+        return self._gate.acquainted
+
     # what comes in
 
     def receive(self, datagram: Buffer, source: Address, now: float) -> DropReason | None:

@@ -7,6 +7,7 @@ their traffic on this host goes on without the router.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from meshd.daemon.capturing import Capturing, capturing_for
 from meshd.daemon.preflight import tap_name
 from meshd.errors import UserError
 from meshd.ids import Mac
+from meshd.net.steer import open_side_ports, steer
 from meshd.net.udp import UdpPort, open_udp_port
 
 __all__ = ["Devices", "Underlay", "bridge_mac", "open_devices", "open_ports", "survey"]
@@ -44,6 +46,7 @@ class Devices:
     """Everything open. `close` ends what ends with the router; `undo` also removes what this start made."""
 
     ports: list[UdpPort]
+    side_ports: list[UdpPort]  # of the same ports, for handshakes
     capturing: Capturing
 
     def port_offloads(self) -> list[str]:
@@ -54,10 +57,17 @@ class Devices:
         }
         return [kind for kind, used in kinds.items() if used]
 
+    def steer(self, members: tuple[str, ...]) -> None:
+        """These are the addresses of members: their handshakes do not wait behind those of strangers."""
+        for port in self.ports if self.side_ports else ():
+            with contextlib.suppress(OSError):  # the program before stays
+                steer(port, members)
+
     def close(self) -> None:
-        for port in self.ports:
+        for port in self.ports + self.side_ports:
             port.close()
         self.ports.clear()
+        self.side_ports.clear()
         self.capturing.close()
 
     def undo(self, ipr: IPRoute) -> None:
@@ -122,7 +132,9 @@ def open_ports(options: LaunchOptions) -> list[UdpPort]:
 
 async def open_devices(netlink: Netlink, options: LaunchOptions, mac: Mac, mtu: int) -> Devices:
     """Raises UserError or OSError with nothing left behind."""
-    devices = Devices(ports=open_ports(options), capturing=capturing_for(options, mac, mtu))
+    ports = open_ports(options)
+    side_ports = [side for port in ports for side in open_side_ports(port)]
+    devices = Devices(ports=ports, side_ports=side_ports, capturing=capturing_for(options, mac, mtu))
     try:
         await netlink.run(devices.capturing.make)
     except BaseException:

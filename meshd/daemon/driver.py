@@ -34,6 +34,7 @@ __all__ = ["MAX_RESOLUTIONS", "SLOW_CALLBACK_S", "Driver", "KnownHosts"]
 _log = logging.getLogger(__name__)
 
 SLOW_CALLBACK_S = 0.002
+MAX_SIDE_READS = 64  # 0.3 ms
 MAX_RESOLUTIONS = 64  # names being looked up at one time; a further one waits for its next retry
 RETRY_S = 0.1  # after a wake-up that failed
 LOG_EVERY_S = 10.0  # a bug that each packet meets must not fill the disk
@@ -65,11 +66,19 @@ class Driver:
         persist_boot: Callable[[int], None],
         remember_hosts: Callable[[KnownHosts], None],
         answered: Callable[[Answer], None],
+        side_ports: Sequence[DatagramPort] = (),
+        steer: Callable[[tuple[str, ...]], None] = lambda members: None,
     ) -> None:
         self._node = node
         self._engine = engine
         self._frames = frames
         self._ports = ports
+        self._side_ports = side_ports
+        self._steer = steer
+        self._members: tuple[str, ...] = ()
+        self._overflows: dict[
+            int, int
+        ] = {}  # of the side ports, by descriptor: what the kernel had dropped at the last read
         self._clock = clock
         self._tap_lost = tap_lost
         self._persist_boot = persist_boot
@@ -91,6 +100,8 @@ class Driver:
         self._loop.add_reader(self._frames.fileno(), self._run, self._pump_frames)
         for port in self._ports:
             self._loop.add_reader(port.fileno(), self._run, functools.partial(self._engine.pump_datagrams, port))
+        for port in self._side_ports:
+            self._loop.add_reader(port.fileno(), self._run, functools.partial(self._pump_side, port))
         self.wake()
 
     def drop_frames(self) -> None:
@@ -109,7 +120,7 @@ class Driver:
         self._guarded(self._carry_out, self._clock())
         self._closed = True
         self.drop_frames()
-        for port in self._ports:
+        for port in (*self._ports, *self._side_ports):
             self._loop.remove_reader(port.fileno())
         if self._timer is not None:
             self._timer.cancel()
@@ -159,6 +170,17 @@ class Driver:
             self._loop.remove_reader(self._frames.fileno())
             self._tap_lost()
 
+    def _pump_side(self, port: DatagramPort, now: float) -> None:
+        """Handshakes, few at a time: what else is readable has its turn before the next ones."""
+        for _ in range(MAX_SIDE_READS):
+            received = port.receive()
+            if received is None:
+                return
+            data, size, source, overflow = received
+            lost = (overflow - self._overflows.get(port.fileno(), 0)) & 0xFFFFFFFF
+            self._overflows[port.fileno()] = overflow
+            self._node.receive_handshakes(data, size, source, lost, now)
+
     def _timer_due(self) -> None:
         self._lags.append(max(0.0, self._clock() - self._armed))
         self._armed = float("inf")
@@ -171,6 +193,9 @@ class Driver:
             node.handle_timer(now)
         if not node.touched:
             return
+        if node.acquainted is not self._members:
+            self._members = node.acquainted
+            self._steer(self._members)
         for output in node.poll_transmit(now, self.streams.backlog):
             match output:
                 case SendLink(link=link, data=data):

@@ -171,6 +171,8 @@ class Router:
             engine=self._engine,
             frames=frames,
             ports=self._devices.ports,
+            side_ports=self._devices.side_ports,
+            steer=self._devices.steer,
             clock=self._clock,
             tap_lost=self._tap_lost,
             persist_boot=self._persist_boot,

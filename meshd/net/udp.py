@@ -64,6 +64,11 @@ class UdpPort:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def shareable(self) -> socket.socket:
+        """The socket, which others of this process may now bind beside: see `net.steer`."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return self._socket
+
     def close(self) -> None:
         self._socket.close()
 

@@ -237,6 +237,17 @@ class Node:
         self.touched = True
         self.links.resolved(target, addresses, error, now)
 
+    @property
+    def acquainted(self) -> tuple[str, ...]:
+        """Addresses of members; the same object as long as there is none more."""
+        return self.peers.sessions.acquainted
+
+    def receive_handshakes(self, data: bytes, size: int, source: Endpoint, lost: int, now: float) -> None:
+        """Datagrams of this size from one source that came apart from the engine's; `lost`: how many more the kernel dropped."""
+        for at in range(0, len(data), size):
+            self._upcalls.receive_handshake(memoryview(data)[at : at + size], source, now)
+        self.drops.add(DropReason.RATE_LIMITED, lost)
+
     # ── time
 
     @property

@@ -16,6 +16,7 @@ from meshd.daemon.capturing import capturing_for
 from meshd.daemon.devices import Devices, bridge_mac, open_ports, survey
 from meshd.errors import UserError
 from meshd.ids import is_multicast
+from meshd.net.steer import open_side_ports
 from meshd.net.udp import UdpPort, open_udp_port
 
 
@@ -42,7 +43,10 @@ def test_one_port_for_each_family(port: int) -> None:
     ports = open_ports(LaunchOptions(port=port))
     assert [opened.family for opened in ports] == [4, 6]
     assert {opened.local.port for opened in ports} == {port}
-    devices = Devices(ports=ports, capturing=capturing_for(LaunchOptions(), bridge_mac(b"m" * 16, b"h" * 16), 1372))
+    side_ports = [side for opened in ports for side in open_side_ports(opened)]
+    assert {(side.family, side.local.port) for side in side_ports} == {(4, port), (6, port)}
+    capturing = capturing_for(LaunchOptions(), bridge_mac(b"m" * 16, b"h" * 16), 1372)
+    devices = Devices(ports=ports, side_ports=side_ports, capturing=capturing)
     assert set(devices.port_offloads()) <= {"udp gso", "udp gro"}
     devices.close()
     devices.close()

@@ -32,6 +32,7 @@ class StubNode:
         self.deadline: float | None = None
         self.outputs: list[Output] = []
         self.log: list[tuple[Any, ...]] = []
+        self.acquainted: tuple[str, ...] = ()
         self.changed = asyncio.Event()
         self.on_timer: Callable[[float], None] = lambda now: None
 
@@ -85,6 +86,9 @@ class StubNode:
     def link_refused(self) -> None:
         self._note("refused")
 
+    def receive_handshakes(self, data: bytes, size: int, source: Endpoint, lost: int, now: float) -> None:
+        self._note("handshakes", data, size, lost)
+
     def resolved(self, target: str, addresses: tuple[str, ...], error: str, now: float) -> None:
         self._note("resolved", target, addresses, error)
 
@@ -126,6 +130,26 @@ class StubEngine:
         self.source = frames
 
 
+class SidePort:
+    """A side port: each datagram of a socket pair is one read; the kernel loses two more between two reads."""
+
+    def __init__(self) -> None:
+        self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.near.setblocking(False)
+        self.overflow = 0
+
+    def fileno(self) -> int:
+        return self.near.fileno()
+
+    def receive(self) -> tuple[bytes, int, Endpoint, int] | None:
+        try:
+            data = self.near.recv(100)
+        except BlockingIOError:
+            return None
+        self.overflow += 2
+        return data, len(data), Endpoint("192.0.2.1", 1), self.overflow
+
+
 class Bench:
     """Driver, node, engine, and the far ends of its TAP and its UDP socket."""
 
@@ -142,6 +166,8 @@ class Bench:
         self.hosts: list[KnownHosts] = []
         self.answers: list[Answer] = []
         self.clock: Callable[[], float] = time.monotonic
+        self.side_port = SidePort()
+        self.steered: list[tuple[str, ...]] = []
         self.driver = Driver(
             node=cast(Node, self.node),
             engine=cast(Engine, self.engine),
@@ -152,6 +178,8 @@ class Bench:
             persist_boot=self.boots.append,
             remember_hosts=self.hosts.append,
             answered=self.answers.append,
+            side_ports=[cast(DatagramPort, self.side_port)],
+            steer=self.steered.append,
         )
 
     def tap_lost(self) -> None:
@@ -160,7 +188,7 @@ class Bench:
 
     async def close(self) -> None:
         await self.driver.close()
-        for end in (self.tap, self.frames, self.wire, self.port):
+        for end in (self.tap, self.frames, self.wire, self.port, self.side_port.near, self.side_port.far):
             end.close()
 
     def ask(self, *outputs: Output) -> None:
@@ -404,6 +432,30 @@ def test_closing_lets_go_of_everything() -> None:
 def test_closing_before_the_start() -> None:
     async def test(bench: Bench) -> None:
         await bench.driver.close()
+
+    run(test)
+
+
+def test_handshakes_have_ports_of_their_own_and_what_these_lost_is_told() -> None:
+    async def test(bench: Bench) -> None:
+        for number in range(3):
+            bench.side_port.far.send(bytes((number,)))
+        bench.driver.start()
+        await bench.node.until(lambda: len(bench.node.of("handshakes")) == 3)
+        assert bench.node.of("handshakes") == [(bytes((number,)), 1, 2) for number in range(3)]
+        assert bench.engine.datagrams == []
+
+    run(test)
+
+
+def test_the_ports_are_told_of_members_once_for_each_change() -> None:
+    async def test(bench: Bench) -> None:
+        bench.driver.start()
+        for members in (("10.0.0.1",), ("10.0.0.1", "10.0.0.2")):
+            bench.node.acquainted = members
+            bench.driver.wake()
+            bench.driver.wake()
+        assert bench.steered == [("10.0.0.1",), ("10.0.0.1", "10.0.0.2")]
 
     run(test)
 

@@ -8,6 +8,7 @@ Reads datagrams (length u16, bytes) from its standard input, puts each behind Et
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -50,10 +51,8 @@ def main(interface: str, mac: str, address: str, seconds: str, rate: str) -> Non
                 time.sleep(0.0005)
                 continue
             for number in range(sent, sent + due):
-                try:
+                with contextlib.suppress(OSError):  # a full queue of the link
                     raw.send(frames[number % len(frames)])
-                except BlockingIOError:
-                    pass
             sent += due
     print(sent, flush=True)
 
