@@ -138,3 +138,4 @@ def test_a_flood_of_handshakes(lab: Lab, containers: list[Container], attacker: 
     assert ("bad_handshake" in drops) == (kind == "right mac1"), "which has the victim do a DH"
     assert rss_kib(victim) < before + RSS_GROWTH_KIB
     assert joins.established() >= {"host1", "host2"}
+    joins.meshd("stop")
