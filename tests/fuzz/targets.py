@@ -7,6 +7,7 @@ where each takes long.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from random import Random
@@ -19,13 +20,16 @@ from meshd.control import api, inputs
 from meshd.crypto.cookie import cookie_receiver, open_cookie
 from meshd.crypto.identity import Identity, verify_binding
 from meshd.crypto.meshkey import MeshKey
+from meshd.drops import DropCounters
 from meshd.errors import DecodeError
 from meshd.forward.control import decode_control, encode_control
-from meshd.forward.entries import decode_entries, decode_flood
+from meshd.forward.entries import EntryKind, decode_entries, decode_flood
 from meshd.forward.ethernet import parse_headers
+from meshd.forward.fragment import MAX_FRAGMENT_BYTES, Reassembly, decode_fragment
 from meshd.forward.header import decode_data_header
 from meshd.forward.neighbours import parse_question
 from meshd.forward.relay import decode_relay_header
+from meshd.forward.toobig import too_big
 from meshd.forward.vnet import decode_vnet
 from meshd.gossip import messages, targets
 from meshd.gossip.framing import FrameReader
@@ -132,6 +136,20 @@ def cookie(data: bytes) -> None:
     open_cookie(bytes(32), data, bytes(16))
 
 
+def pieces() -> Feed:
+    """One peer's pieces, one after the other; what is held stays within its bounds."""
+    reassembly: Reassembly[str] = Reassembly(DropCounters())
+    clock = itertools.count()
+
+    def feed(data: bytes) -> None:
+        reassembly.take("peer", len(data) & 1, memoryview(data), bool(len(data) & 2), next(clock) / 100)
+        assert reassembly.size <= MAX_FRAGMENT_BYTES
+
+    return feed
+
+
+PIECES = [entry[2:] for entry in vectors("entries", "fragments") if entry[1] >> 6 == EntryKind.FRAGMENT]
+UNICAST = [b"\2\0\0\0\0\x0b" + frame[6:20] + b"\x40" + frame[21:] for frame in frames()]  # and DF, where it is IPv4
 ATTACH = [b'{"container": "web1", "addresses": ["10.0.1.5/24"], "ifname": "ethwe"}', b'{"container": "web1"}']
 CONNECT = [b'{"peers": ["host2", "10.0.0.2:6783"], "replace": true}', b'{"peers": []}']
 IDENTITIES = vectors("keys", "initiator")
@@ -157,9 +175,12 @@ TARGETS: dict[str, Target] = {
     # inside an authentic datagram
     "entries": Target(vectors("entries"), plain(lambda data: list(decode_entries(data)))),
     "flood": Target(vectors("entries", "floods"), plain(lambda data: decode_flood(memoryview(data)))),
+    "piece of an entry": Target(PIECES, plain(lambda data: decode_fragment(memoryview(data)))),
+    "pieces of entries": Target(PIECES, pieces),
     "control entry": Target(vectors("control"), same(decode_control, encode_control)),
     "plaintext at an engine": Target(vectors("entries") + vectors("control") + frames(), machines.engine_plaintexts),
     "inner frame": Target(frames(), plain(parse_headers)),
+    "frame too large for its path": Target(UNICAST, plain(lambda data: too_big(data.ljust(14, b"\0"), 14))),
     "question for an address": Target(frames(), plain(parse_question)),
     # from the TAP
     "vnet header": Target([bytes(10), *frames()], plain(lambda data: decode_vnet(data.ljust(10, b"\0")))),

@@ -172,12 +172,14 @@ def test_a_hole_in_mid_flow(pair: Pair) -> None:
         assert {path["State"] for path in host.report()["Paths"]} == {"alive"}
 
 
-def test_a_path_that_is_narrow_from_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "mtu"), [(4, 600), (6, 1400)])
+def test_a_path_that_is_narrow_from_the_start(tmp_path: Path, family: int, mtu: int) -> None:
     """Control links live on it too."""
-    with Lab(tmp_path, 2) as lab:
-        limit(lab, 600)
+    sealed = SEALED if family == 4 else SEALED + 20
+    with Lab(tmp_path, 2, family=family) as lab:
+        limit(lab, mtu)
         pair = Pair(lab, 1500)
-        until(lambda: min(pair.mtus()) > 600 - SEALED - 8 and max(pair.mtus()) <= 600 - SEALED, "measured")
+        until(lambda: min(pair.mtus()) > mtu - sealed - 8 and max(pair.mtus()) <= mtu - sealed, "measured")
         one, two = pair.containers
         tcp_arrives_whole(one, two, ADDRESSES[1], size=1_000_000)
         datagrams_arrive(one, two, ADDRESSES[1])

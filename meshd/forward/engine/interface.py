@@ -8,7 +8,8 @@ Packet order, outbound:
   1. read (vnet_hdr 10 B + frame, up to 64 KB of one TCP flow)          drop: BAD_FRAME
   2. flow lookup by (segment, destination MAC, source MAC)              miss: Upcalls.decide_outbound
   3. slot: drop reason | LOCAL | peer | flood tree | group               ARP, ND, IGMP, MLD to a group: Upcalls.inspect
-  4. segment to the path's size; aggregate small frames for one peer    drop: TOO_BIG
+  4. segment, or cut in pieces, to the path's size (see oversize.py);   drop: TOO_BIG
+     aggregate small frames for one peer
   5. seal each datagram under the slot's send key, counter + 1          no key yet: wait (64 frames a peer), Upcalls.session_wanted
   6. send: equal sizes in one UDP_SEGMENT call                          drop: SEND_FAILED, QUEUE_FULL, NO_PATH
 Inbound:
@@ -19,6 +20,7 @@ Inbound:
   4. open; replay commit; first datagram under a key: Upcalls.key_confirmed     drop: BAD_TAG
   5. entries: frame → flow lookup by (slot, destination, source), miss: Upcalls.decide_inbound; control → Upcalls.receive_control;
      flood → deduplicate, deliver, pass to the origin's children       drop: BAD_ENTRY, FLOOD_*, NOT_LOCAL
+     piece → kept until the others are there                           drop: BAD_FRAGMENT, FRAGMENT_LOST
   6. coalesce TCP segments whose checksum the sender's kernel vouched for; write to the frame port   drop: TAP_DOWN
 
 Buffers: whatever is handed to an upcall is *borrowed*: valid until the upcall returns.

@@ -5,8 +5,9 @@
   3. the slot: a drop reason, a peer, this host's flood tree, a group (several.py)              (that reason), NO_PATH
   4. a peer without a key: the frame waits as it was captured                                   NO_SESSION
   5. a super-frame is cut, each segment sealed alone, up to 64 of them sent in one call         TOO_BIG, KEY_EXPIRED
-  6. any other frame: the checksum is vouched for or completed; small ones are aggregated
-     with others of this wake-up, sealed, and put into the peer's outbox
+  6. any other frame: the checksum is vouched for or completed; what is larger than the path is
+     cut or goes in pieces (oversize.py); small ones are aggregated with others of this wake-up,
+     sealed, and put into the peer's outbox                                                     TOO_BIG
   7. the outbox goes out when it is full, when the sizes stop fitting, and at the end of the
      wake-up                                                                                    QUEUE_FULL, SEND_FAILED
 
