@@ -7,7 +7,7 @@ ways, only an echo shows.
                start                 echo
     IDLE ──────────────▶ PROBING ──────────────▶ ALIVE ◀──────┐
      ▲                      │                      │ miss     │ echo
-     │ stop, from any       │ 8 misses             ▼          │
+     │ stop, from any       │ 8 misses             ▼          │        move, from any: ALIVE
      │                      └───────▶ DEAD ◀──── SUSPECT ─────┤
      │                                 │    8 misses          │
      │ start, from any: PROBING        └──────────────────────┘
@@ -70,6 +70,7 @@ class PathState(enum.Enum):
 class _Cause(enum.Enum):
     START = enum.auto()
     STOP = enum.auto()
+    MOVE = enum.auto()  # another endpoint has answered
     ECHO = enum.auto()  # one that counts
     MISS = enum.auto()
     LAST_MISS = enum.auto()  # the 8th in a row, and each one after it
@@ -86,6 +87,11 @@ _TRANSITIONS: dict[tuple[PathState, _Cause], PathState] = {
     (PathState.ALIVE, _Cause.STOP): PathState.IDLE,
     (PathState.SUSPECT, _Cause.STOP): PathState.IDLE,
     (PathState.DEAD, _Cause.STOP): PathState.IDLE,
+    (PathState.IDLE, _Cause.MOVE): PathState.ALIVE,
+    (PathState.PROBING, _Cause.MOVE): PathState.ALIVE,
+    (PathState.ALIVE, _Cause.MOVE): PathState.ALIVE,
+    (PathState.SUSPECT, _Cause.MOVE): PathState.ALIVE,
+    (PathState.DEAD, _Cause.MOVE): PathState.ALIVE,
     (PathState.PROBING, _Cause.ECHO): PathState.ALIVE,
     (PathState.ALIVE, _Cause.ECHO): PathState.ALIVE,
     (PathState.SUSPECT, _Cause.ECHO): PathState.ALIVE,
@@ -154,6 +160,7 @@ class PathMonitor:
         self._window: deque[_Probe] = deque(maxlen=PROBE_WINDOW)  # consecutive numbers, since start or death
         self._next_seq = 1  # goes on over starts, so that an echo from another endpoint fits nothing
         self._due = 0.0  # the first probe after a start
+        self._early = float("inf")  # a probe out of turn
         self._srtt: float | None = None
         self._rttvar: float | None = None
         self._misses = 0
@@ -164,12 +171,24 @@ class PathMonitor:
         self._sent = self._heard = self._peer_heard = self._stale_echoes = 0
         self._changes: deque[PathChange] = deque(maxlen=MAX_CHANGES)
 
-    def start(self, endpoint: Endpoint, now: float) -> None:
-        """Use the path through this endpoint: probe at once. What was measured on another one is forgotten."""
+    def start(self, endpoint: Endpoint | None, now: float) -> None:
+        """Use the path through this endpoint (None: through other hosts): probe at once. What was measured before is forgotten."""
         self._forget()
         self.endpoint = endpoint
         self._due = now
         self._change(_Cause.START, now)
+
+    def move(self, endpoint: Endpoint, now: float) -> None:
+        """This endpoint has answered a probe that was not this monitor's own: the path leads through it from now on."""
+        self._forget()
+        self.endpoint = endpoint
+        self._due = now
+        self._change(_Cause.MOVE, now)
+
+    def check(self, now: float) -> None:
+        """There is reason to doubt: probe as soon as FAST_INTERVAL allows."""
+        if self._window and self.state in (PathState.ALIVE, PathState.SUSPECT):
+            self._early = max(now, self._window[-1].at + FAST_INTERVAL)
 
     def stop(self, now: float) -> None:
         """The path is not used: no probes; those of the peer are still answered."""
@@ -235,6 +254,11 @@ class PathMonitor:
         return self._srtt
 
     @property
+    def since(self) -> float | None:
+        """When the state became what it is."""
+        return self._since
+
+    @property
     def cost(self) -> int:
         """The cost class, 0 to 3; the worst until there was an echo."""
         return WORST_COST if self._cost is None else self._cost
@@ -275,11 +299,12 @@ class PathMonitor:
         if not self._window:
             return self._due
         fast = self._misses > 0 and self.state is not PathState.DEAD
-        return self._window[-1].at + (FAST_INTERVAL if fast else PROBE_INTERVAL)
+        return min(self._early, self._window[-1].at + (FAST_INTERVAL if fast else PROBE_INTERVAL))
 
     def _probe(self, now: float) -> bytes:
         body = encode_control(Probe(self._next_seq, _microseconds(now), self._heard))
         self._window.append(_Probe(self._next_seq, now))
+        self._early = float("inf")
         self._next_seq = (self._next_seq + 1) & _U32
         self._sent += 1
         return body
@@ -310,6 +335,7 @@ class PathMonitor:
         self._window.clear()
         self._srtt = self._rttvar = None
         self._cost = None
+        self._early = float("inf")
         self._misses = self._excuses = 0
         self._newest_answer = float("-inf")
 
@@ -320,14 +346,14 @@ class PathMonitor:
         if after is None:
             raise LocalProtocolError(f"{cause.name} of a path that is {before.name}")
         self.state = after
-        if after is not before or cause is _Cause.START:
+        if after is not before or cause in (_Cause.START, _Cause.MOVE):
             self._since = now
             if after is PathState.DEAD:
                 self._due = now + PROBE_INTERVAL
                 self._window.clear()
         if cause is _Cause.ECHO:
             self._grade()
-        if after is not before or self.cost != cost:
+        if after is not before or self.cost != cost or cause is _Cause.MOVE:
             self._changes.append(PathChange(endpoint=self.endpoint, before=before, state=after, cost=self.cost, at=now))
 
     def _grade(self) -> None:

@@ -13,7 +13,7 @@ come twice, never circle.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from meshd.gossip.values import LinksValue
 from meshd.ids import ShortId
@@ -74,7 +74,8 @@ class Topology:
             self._trees[source] = tree
         return tree
 
-    def _dijkstra(self, source: ShortId) -> dict[ShortId, ShortId]:
+    def _dijkstra(self, source: ShortId, avoid: Collection[ShortId] = ()) -> dict[ShortId, ShortId]:
+        """`avoid`: edges of the source that are not taken."""
         parents: dict[ShortId, ShortId] = {}
         done: set[ShortId] = set()
         # (distance, hops, parent, host): the lowest parent wins among equals, on every host alike
@@ -86,7 +87,7 @@ class Topology:
             done.add(host)
             parents[host] = parent
             for neighbour, cost_class in self._edges.get(host, {}).items():
-                if neighbour not in done:
+                if neighbour not in done and not (host == source and neighbour in avoid):
                     heapq.heappush(heap, (distance + COSTS[cost_class], hops + 1, host, neighbour))
         return parents
 
@@ -102,7 +103,15 @@ class Topology:
 
     def next_hop(self, destination: ShortId) -> ShortId | None:
         """The neighbour through which the best way leads; None if there is no way, or for this host itself."""
-        tree = self._tree(self._me)
+        return self._first_hop(self._tree(self._me), destination)
+
+    def way_around(self, destination: ShortId, avoid: Collection[ShortId]) -> ShortId | None:
+        """The same through other neighbours than these: not through itself, if that is among them."""
+        if self._edges.get(self._me, {}).keys().isdisjoint(avoid):
+            return self.next_hop(destination)
+        return self._first_hop(self._dijkstra(self._me, avoid), destination)
+
+    def _first_hop(self, tree: Mapping[ShortId, ShortId], destination: ShortId) -> ShortId | None:
         if destination not in tree or destination == self._me:
             return None
         hop = destination

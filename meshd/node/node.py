@@ -112,6 +112,8 @@ class Node:
             liveness=self._liveness,
             verifier=verifier,
             lookup=self.directory.host_of_static,
+            host_of=self.directory.host_of_short,
+            route=self._route,
             events=self,
             drops=self.drops,
             work_clock=work_clock,
@@ -328,6 +330,16 @@ class Node:
         host = self.directory.host_of_short(hop) if hop is not None else None
         return self.peers.direct_slot(host) if host is not None else None
 
+    def _route(self, destination: HostId, avoid: Collection[HostId]) -> HostId | None:
+        """The neighbour through which a way leads to this host, but for itself and these."""
+        directory, passed = self.directory, {short_id(host) for host in (destination, *avoid)}
+        while (hop := directory.topology.way_around(short_id(destination), passed)) is not None:
+            host = directory.host_of_short(hop)
+            if host is not None and self.peers.direct_slot(host) is not None:
+                return host
+            passed.add(hop)  # its path has just died, and the records do not say so yet
+        return None
+
     def _captured(self, segment: SegmentId, mac: Mac, now: float) -> None:
         try:
             self._void(self.own.captured(segment, mac, now))
@@ -354,10 +366,10 @@ class Node:
     # ── from the peers (PeerEvents)
 
     def paths_changed(self, now: float) -> None:
-        alive = self.peers.alive()
+        reached = self.peers.reached()
         for host in self.directory.hosts:
-            self.links.connector.path_alive(host, host in alive, now)
-        self.own.publish_links(alive, now)
+            self.links.connector.path_alive(host, host in reached, now)
+        self.own.publish_links(self.peers.alive(), now)
         self._take_changes(now)
         self._reroute(now)
 
@@ -473,6 +485,7 @@ class Node:
         reachable |= self.peers.alive().keys()  # a path that lives both ways needs no record to say so
         if self.reach.update(reachable, len(directory.hosts), now):
             self._alive_changed(now)
+        self.peers.rerouted(now)
 
     def _alive_changed(self, now: float) -> None:
         """What dead hosts have attached is hidden, what is alive again is back."""

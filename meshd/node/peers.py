@@ -2,8 +2,8 @@
 
 A peer's life:
 
-    wanted (a neighbour of the overlay, or frames wait) → handshake over its endpoints → keys into the slot → probed → alive
-      ↑ the path dies: the slot loses its endpoint (drop NO_PATH), and new keys are made over all known endpoints ──┘
+    wanted (a neighbour of the overlay, or frames wait) → handshake over its endpoints and through others → keys into the slot
+      ↑ no path answers any more: perhaps it has lost its keys ◄── probed, directly and through others (`pathing`) ◄──┘
 
 Sans-IO. What only this table can see, it tells its owner through `PeerEvents`.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshd.config import NodeConfig
@@ -36,17 +35,15 @@ from meshd.crypto.wire import Liveness
 from meshd.drops import DropCounters, DropReason
 from meshd.forward.control import Bye, ByeReason, Control, Echo, Pad, Probe, SizeEcho, SizeProbe, encode_control
 from meshd.forward.engine.interface import Engine
-from meshd.forward.path import PathMonitor, PathState
-from meshd.forward.pmtu import PathSizes, Pmtu
 from meshd.forward.query import PathQuery, PathReport
 from meshd.forward.slots import PeerSlots
-from meshd.ids import Address, Endpoint, HostId, Relayed, SlotId
-from meshd.node.sizes import tend_size
+from meshd.ids import Address, Endpoint, HostId, ShortId, SlotId
+from meshd.node.pathing import Pathing, Route
+from meshd.node.peer import Peer
 
 __all__ = ["Peer", "PeerEvents", "PeerTable"]
 
 RETRY_FAILED_S = 5.0  # a peer whose handshake was given up is tried again after this
-UDP_OVERHEAD = {4: 28, 6: 48}  # IP and UDP headers of the underlay
 BOOTSTRAP_EVERY_S = 30.0
 IDLE_LOOK_S = 60.0
 _CONFIRM = encode_control(Pad(1))
@@ -74,35 +71,6 @@ class PeerEvents(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Peer:
-    """One other host as the data plane sees it."""
-
-    host: HostId
-    slot: SlotId
-    monitor: PathMonitor
-    pmtu: Pmtu = field(default_factory=Pmtu)
-    static: bytes = b""
-    endpoints: tuple[Endpoint, ...] = ()  # of its record
-    observed: Endpoint | None = None  # where its control link came from, with its port
-    keep: bool = False  # a neighbour: a session and a live path are kept
-    path: Endpoint | None = None  # what the slot has
-    sizes: PathSizes | None = None  # the same
-    session_since: float | None = None
-    asleep_until: float = 0.0  # after a handshake was given up
-    failure: str = ""  # why there is no session, for status
-    frames_seen: int = 0  # at the last look for idle sessions
-    idle_looks: int = 0
-
-    @property
-    def alive(self) -> bool:
-        return self.monitor.state in (PathState.ALIVE, PathState.SUSPECT)
-
-    def candidates(self) -> tuple[Endpoint, ...]:
-        first = (self.observed,) if self.observed is not None else ()
-        return tuple(dict.fromkeys(first + self.endpoints))
-
-
 class PeerTable:
     """Made before the engine, given it by `bind`. `now` is the engine's clock throughout."""
 
@@ -117,6 +85,8 @@ class PeerTable:
         verifier: Verifier,
         liveness: Callable[[], Liveness],
         lookup: Callable[[bytes], HostId | None],
+        host_of: Callable[[ShortId], HostId | None],
+        route: Route,
         events: PeerEvents,
         drops: DropCounters,
         work_clock: Callable[[], float] | None = None,
@@ -129,6 +99,7 @@ class PeerTable:
         self.peers: dict[HostId, Peer] = {}
         self._bootstraps: dict[Endpoint, float] = {}
         self._idle_look = float("-inf")
+        self._pathing = Pathing(config=config, route=route, host_of=host_of, peer_of=self.peers.get, drops=drops)
         self.sessions = Sessions(
             identity=identity,
             mesh=mesh,
@@ -145,6 +116,7 @@ class PeerTable:
 
     def bind(self, engine: Engine) -> None:
         self._engine = engine
+        self._pathing.bind(engine)
 
     # ── what the owner knows
 
@@ -191,7 +163,7 @@ class PeerTable:
         peer = self.peers.get(host)
         if peer is not None:
             peer.keep = False
-            self._lose_path(peer, now)
+            self._lose(peer, now)
             self.sessions.forget(host)
             self.carry_out(now)
             peer.asleep_until = now + RETRY_FAILED_S  # while it ends, it would still answer
@@ -204,13 +176,17 @@ class PeerTable:
                 self._engine.send_control(peer.slot, body)
 
     def alive(self) -> dict[HostId, int]:
-        """Neighbours whose path lives both ways, with its cost class."""
-        return {peer.host: peer.monitor.cost for peer in self.peers.values() if peer.keep and peer.alive}
+        """Neighbours whose direct path lives both ways and is in use, with its cost class: the edges of this host."""
+        return {peer.host: peer.paths.direct.cost for peer in self.peers.values() if peer.keep and peer.direct}
+
+    def reached(self) -> set[HostId]:
+        """Neighbours with whom frames are exchanged, directly or not."""
+        return {peer.host for peer in self.peers.values() if peer.keep and peer.paths.lives}
 
     def direct_slot(self, host: HostId) -> SlotId | None:
         """The slot of a host that has a direct path."""
         peer = self.peers.get(host)
-        return peer.slot if peer is not None and peer.path is not None else None
+        return peer.slot if peer is not None and peer.direct else None
 
     def admit(self, host: HostId) -> Peer | None:
         """The peer, new or known; None, counted, where the table is full.
@@ -227,7 +203,7 @@ class PeerTable:
         peer = self.peers.get(host)
         if peer is None:
             slot = self.slots.slot(host)
-            peer = self.peers[host] = Peer(host=host, slot=slot, monitor=PathMonitor())
+            peer = self.peers[host] = Peer(host=host, slot=slot)
         return peer
 
     # ── time
@@ -235,7 +211,7 @@ class PeerTable:
     def next_deadline(self) -> float | None:
         deadlines = [self.sessions.next_deadline(), self._idle_look]
         for peer in self.peers.values():
-            deadlines += (peer.monitor.next_deadline(), peer.pmtu.next_deadline())
+            deadlines.append(self._pathing.next_deadline(peer))
             if self._lacks_session(peer):
                 deadlines.append(peer.asleep_until)
         return min((when for when in deadlines if when is not None), default=None)
@@ -252,14 +228,10 @@ class PeerTable:
 
     def take_control(self, peer: Peer, message: Control, source: Address, now: float, *, newest: bool) -> None:
         match message:
-            case Probe(seq, sent_us, heard):
-                self._engine.send_control(peer.slot, peer.monitor.on_probe(seq, sent_us, heard, now), source)
-            case Echo(seq, sent_us, heard):
-                peer.monitor.on_echo(seq, sent_us, heard, now)
-            case SizeProbe(seq, size):
-                self._engine.send_control(peer.slot, encode_control(SizeEcho(seq, size)), source)
-            case SizeEcho(seq, size):
-                peer.pmtu.on_echo(seq, size, now)
+            case Probe() | SizeProbe():
+                self._pathing.probed(peer, message, source, now, newest=newest)
+            case Echo() | SizeEcho():
+                self._pathing.answered(peer, message, source, now)
             case PathQuery():
                 self._events.asked(peer.host, message, now)
             case PathReport():
@@ -279,9 +251,9 @@ class PeerTable:
 
     def _lacks_session(self, peer: Peer) -> bool:
         """True while this neighbour should have keys that work and nobody is making any."""
-        if not peer.keep or not peer.static or not peer.candidates() or self.sessions.handshaking(peer.host):
+        if not peer.keep or not peer.static or self.sessions.handshaking(peer.host):
             return False
-        return self.sessions.keypair(peer.host) is None or peer.monitor.state is PathState.DEAD
+        return self.sessions.keypair(peer.host) is None or peer.paths.hopeless
 
     def _seek(self, peer: Peer, now: float) -> None:
         if now >= peer.asleep_until and self._lacks_session(peer):
@@ -290,11 +262,29 @@ class PeerTable:
 
     def connect(self, peer: Peer, now: float) -> None:
         """See that keys are made, over everything that is known of the peer."""
-        if not peer.static or not peer.candidates():
+        addresses = self._addresses(peer, now)
+        if not peer.static or not addresses:
             return
-        self.sessions.connect(peer.host, peer.static, peer.candidates(), now)
-        if peer.monitor.state is PathState.DEAD:
+        self.sessions.connect(peer.host, peer.static, addresses, now)
+        if peer.session_since is not None and peer.paths.silent(now):
             self.sessions.renew(peer.host, now)
+
+    def _addresses(self, peer: Peer, now: float) -> tuple[Address, ...]:
+        relayed = (peer.relayed,) if self._pathing.route(peer, now) is not None else ()
+        return (*peer.candidates(), *relayed)
+
+    def rerouted(self, now: float) -> None:
+        """The topology changed: other ways lead to hosts that are not reached directly, and to those that keys are made with."""
+        changed = False
+        for peer in list(self.peers.values()):
+            changed = self._pathing.settle(peer, now) or changed
+            in_need = (
+                peer.session_since is not None and not peer.direct
+            )  # new keys must not wait for a path that is dead
+            if peer.static and (in_need or self.sessions.handshaking(peer.host)):
+                self.sessions.connect(peer.host, peer.static, self._addresses(peer, now), now)
+        if changed:
+            self._events.paths_changed(now)
 
     def carry_out(self, now: float) -> None:
         """What the sessions want: keys into the engine, then the datagrams that depend on them."""
@@ -319,16 +309,13 @@ class PeerTable:
                     peer = self.peer(host)
                     peer.failure = reason.value
                     peer.asleep_until = now  # that there was a session ends the pause after an attempt
-                    self._lose_path(peer, now)
+                    self._lose(peer, now)
                 case HandshakeFailed():
                     self._handshake_failed(event, now)
                 case Stranger(source=source):
                     self._events.stranger(source, now)
         for data, address in self.sessions.poll_transmit():
-            if isinstance(address, Relayed):
-                self._drops.add(DropReason.NO_PATH)
-            else:
-                self._engine.send_datagram(data, address)
+            self._pathing.handshake(data, address)
 
     def _refuses(self, event: Event) -> bool:
         """A session with a host that the table has no room for is over before it began."""
@@ -347,12 +334,8 @@ class PeerTable:
             peer.session_since = now
         if event.remote_identity is not None and isinstance(event.endpoint, Endpoint):
             self._events.identified(event.endpoint, event.remote_static, event.remote_identity, now)
-        if isinstance(event.endpoint, Relayed):
-            return
-        usable = peer.monitor.state not in (PathState.IDLE, PathState.DEAD)
-        if event.first or event.endpoint != peer.path or not usable:
-            peer.monitor.start(event.endpoint, now)
-            self._use_path(peer, event.endpoint, now)
+        if self._pathing.ready(peer, event.endpoint, now):
+            self._events.paths_changed(now)
 
     def _handshake_failed(self, event: HandshakeFailed, now: float) -> None:
         if event.peer is not None:
@@ -364,71 +347,32 @@ class PeerTable:
 
     # ── paths
 
-    def _use_path(self, peer: Peer, endpoint: Endpoint, now: float) -> None:
-        peer.path, peer.sizes = endpoint, None
-        overhead = UDP_OVERHEAD[6 if ":" in endpoint.host else 4]
-        peer.pmtu.start(self._config.underlay_mtu, overhead, now)
-        self._write_sizes(peer, now)
-
-    def _write_sizes(self, peer: Peer, now: float) -> None:
-        sizes = peer.pmtu.sizes(now)
-        if peer.path is None or sizes == peer.sizes:
-            return
-        peer.sizes = sizes
-        self._engine.set_path(
-            peer.slot, peer.path, sizes.datagram, aggregate_limit=sizes.aggregate, measured=sizes.measured
-        )
-
-    def _tend_size(self, peer: Peer, now: float) -> None:
-        """Path MTU: the probes that are due, and what came of those before."""
-
-        def send(body: bytes) -> bool:
-            return self._engine.send_control(peer.slot, body, peer.path)
-
-        tend_size(peer.pmtu, peer.monitor.srtt, self._engine, peer.slot, send, now)
-        self._write_sizes(peer, now)
-
-    def _lose_path(self, peer: Peer, now: float) -> None:
-        """No session: nothing to probe under, and nothing to send."""
-        peer.session_since = None
-        if peer.path is not None:
-            peer.path = None
-            peer.pmtu.stop()
-            self._engine.set_path(peer.slot, None, 0)
-        if peer.monitor.state is not PathState.IDLE:
-            peer.monitor.stop(now)
-            self._take_changes(peer, now)
+    def _lose(self, peer: Peer, now: float) -> None:
+        if self._pathing.lose(peer, now):
+            self._events.paths_changed(now)
 
     def _rest(self, peer: Peer, now: float) -> None:
-        """A session that is not used, or of no use: its keys go. The slot keeps its endpoint, so that the next frame waits for
-        new keys, and asks for them, instead of being dropped."""
-        peer.path = peer.session_since = None
-        peer.pmtu.stop()
-        peer.monitor.stop(now)
-        self._take_changes(peer, now)
+        """A session that is not used, or of no use: its keys go."""
+        changed = self._pathing.rest(peer, now)
         self.sessions.forget(peer.host)
+        if changed:
+            self._events.paths_changed(now)
 
     def _tend_paths(self, now: float) -> None:
-        for peer in self.peers.values():
-            body = peer.monitor.poll(now)
-            if body is not None:
-                self._engine.send_control(peer.slot, body, peer.monitor.endpoint)
-            self._take_changes(peer, now)
-            self._tend_size(peer, now)
-            if peer.monitor.state is PathState.DEAD and not peer.keep:
-                self._rest(peer, now)  # perhaps its end let these keys go: nobody would make others while we hold them
-
-    def _take_changes(self, peer: Peer, now: float) -> None:
         changed = False
-        while (change := peer.monitor.next_event()) is not None:
-            changed = True
-            if change.state is PathState.DEAD and peer.path is not None:
-                peer.path = None
-                peer.pmtu.stop()
-                self._engine.set_path(peer.slot, None, 0)
-                peer.asleep_until = now
-            elif change.state is PathState.ALIVE and peer.path is None and change.endpoint is not None:
-                self._use_path(peer, change.endpoint, now)
+        for peer in list(self.peers.values()):
+            if self._pathing.tend(peer, now):
+                changed = True
+                peer.asleep_until = now  # what has changed may be worth another try at once
+            if peer.session_since is None or not peer.paths.silent(now):
+                continue
+            if peer.paths.hopeless and not peer.keep:
+                self._rest(peer, now)  # the next frame asks for new keys
+            elif now >= peer.asleep_until and not self.sessions.handshaking(peer.host):
+                peer.asleep_until = now + RETRY_FAILED_S
+                self.connect(
+                    peer, now
+                )  # perhaps its end let these keys go: nobody would make others while we hold them
         if changed:
             self._events.paths_changed(now)
 

@@ -21,4 +21,5 @@ def way_to(token: int, destination: ShortId, me: HostId, directory: Directory, p
         return PathReport(token, Way.NONE, NO_HOP, None, 0, WORST_COST)
     rtt = peer.monitor.view().srtt
     rtt_us = None if rtt is None else int(rtt * 1e6)
-    return PathReport(token, Way.DIRECT, destination, rtt_us, peer.sizes.datagram, peer.monitor.cost)
+    way, hop = (Way.DIRECT, destination) if peer.via is None else (Way.RELAYED, short_id(peer.via))
+    return PathReport(token, way, hop, rtt_us, peer.sizes.datagram, peer.monitor.cost)

@@ -12,6 +12,7 @@ Nothing here knows meshd; whoever composes a host puts its node, engine and devi
     net.topology.set_pair("a", "b", LinkConditions(delay=0.02, jitter=0.005, loss=0.05))
     net.topology.cut("a", "b"); net.topology.partition(["a"], ["b"]); net.topology.heal()
     net.hooks.append(lambda source, destination, data: [data, data])    # each UDP datagram as sent → those that go on
+    net.nats.append(Nat("192.0.2.7", ["10.0.0.1"]))                     # UDP of this host is seen from there
     net.kill("b")                                                  # the process is gone: sockets closed, streams reset
     net.clock.run_for(5); net.clock.wait_for(lambda: …, timeout=5)
     net.trace.digest(), net.trace.counts, net.trace.observers      # what happened; what an eavesdropper sees
@@ -21,8 +22,8 @@ with `seed`, drawn in the order of events, and nothing iterates over a set: same
 PYTHONHASHSEED is. There is no bandwidth: queues belong to the hosts. One host's own addresses reach each other without
 conditions.
 
-Event kinds: udp sent, lost, cut, too big, hooked (a hook took it away), flipped, duplicated, unreachable, in; tcp syn,
-connected, accepted, failed: …, data, in, stall, fin, reset, lost: …
+Event kinds: udp sent, lost, cut, too big, hooked (a hook took it away), translated (a NAT did), flipped,
+duplicated, unreachable, in; tcp syn, connected, accepted, failed: …, data, in, stall, fin, reset, lost: …
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from meshd.errors import LocalProtocolError
 from meshd.ids import Endpoint
 from meshd.testing.clock import VirtualClock
 from meshd.testing.conditions import REORDER_HOLD, LinkConditions, Topology
+from meshd.testing.nat import Nat
 from meshd.testing.streams import Accept, Stream, StreamEvents, Streams
 from meshd.testing.trace import Trace, TraceEvent
 
@@ -76,6 +78,7 @@ class SimNetwork:
         self.topology = Topology(default if default is not None else LinkConditions())
         self.trace = Trace()
         self.hooks: list[Hook] = []
+        self.nats: list[Nat] = []
         self.hosts: dict[str, tuple[str, ...]] = {}  # addresses by name
         self._names: dict[str, str] = {}  # names by address
         self._udp: dict[Endpoint, UdpSocket] = {}
@@ -131,8 +134,14 @@ class SimNetwork:
             datagrams = [out for datagram in datagrams for out in hook(source, destination, datagram)]
         if not datagrams:
             self.note("udp hooked", source, destination, data)
+        ends: tuple[Endpoint, Endpoint] | None = source, destination
+        for nat in self.nats:
+            ends = nat.translate(*ends) if ends is not None else None
         for datagram in datagrams:
-            self._forward(source, destination, datagram)
+            if ends is None:
+                self.note("udp translated", source, destination, datagram)
+            else:
+                self._forward(*ends, datagram)
 
     def _forward(self, source: Endpoint, destination: Endpoint, data: bytes) -> None:
         if destination.host not in self._names:

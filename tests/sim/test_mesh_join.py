@@ -8,6 +8,8 @@ from functools import partial
 import pytest
 
 from meshd.drops import DropReason
+from meshd.forward.paths import PathKind
+from meshd.forward.relay import RELAY_FIRST_BYTE
 from meshd.gossip.overlay import ACTIVE_LOW
 from meshd.testing.network import LinkConditions
 from tests.sim.meshes import FakeSignatures, Mesh
@@ -132,10 +134,24 @@ def test_without_discovery_unicast_goes_directly_where_datagrams_pass(seed: int)
     mesh.assert_sane()
 
 
-def test_without_a_direct_way_and_without_relays_unicast_is_a_counted_drop() -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_without_a_direct_way_unicast_goes_through_the_middle(seed: int) -> None:
+    mesh = chain(seed)
+    a, b, c = mesh.hosts
+    mesh.net.topology.cut_pair("h0", "h2")
+    assert mesh.ask(mesh.boxes[0], mesh.boxes[2]) <= 1.0
+    mesh.assert_unicast()
+    for one, other in ((a, c), (c, a)):
+        peer = one.node.peers.peers[other.host_id]
+        assert (peer.paths.kind, peer.via) == (PathKind.RELAY, b.host_id)
+    mesh.assert_sane()
+
+
+def test_where_no_way_leads_unicast_is_a_counted_drop() -> None:
     mesh = chain(1)
     a, _, c = mesh.hosts
     mesh.net.topology.cut_pair("h0", "h2")
+    mesh.net.hooks.append(lambda _, __, data: [] if data[0] == RELAY_FIRST_BYTE else [data])
     for _ in range(100):
         mesh.boxes[0].send(mesh.boxes[2].mac, mesh.payload())
         mesh.run(0.01)
@@ -143,6 +159,7 @@ def test_without_a_direct_way_and_without_relays_unicast_is_a_counted_drop() -> 
     mesh.run(100)
     assert a.engine.drops[DropReason.NO_PATH] == 64  # given up: what waited is gone, not kept until it is stale
     mesh.net.topology.heal()
+    mesh.net.hooks.clear()
     mesh.run(1)
     assert not mesh.boxes[2].received
     mesh.boxes[0].send(mesh.boxes[2].mac, mesh.payload())  # counted too, but it asks for a new try

@@ -91,7 +91,7 @@ class Wire:
     def assert_lives(self) -> None:
         for host in self.mesh.hosts:
             (peer,) = host.node.peers.peers.values()
-            assert peer.alive
+            assert peer.direct
         self.mesh.assert_unicast()
 
 
