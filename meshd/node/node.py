@@ -28,7 +28,7 @@ from meshd.gossip.connector import Connector
 from meshd.gossip.gossip import Gossip
 from meshd.gossip.overlay import choose_neighbours
 from meshd.gossip.store import Changed, OwnLogAhead
-from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, SlotId, format_mac, peer_label, short_id
+from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, format_mac, peer_label, short_id
 from meshd.node.directory import Directory
 from meshd.node.layer2 import Layer2
 from meshd.node.links import OTHER_KEY_HINT, LinkTable
@@ -39,6 +39,7 @@ from meshd.node.own import OwnRecords
 from meshd.node.peers import PeerTable
 from meshd.node.queries import Queries
 from meshd.node.reach import Reach
+from meshd.node.routes import Routes
 from meshd.node.upcalls import EngineUpcalls
 from meshd.node.view import build_view
 from meshd.node.ways import way_to
@@ -91,6 +92,7 @@ class Node:
         self._drain_at: float | None = None
         self.directory = Directory(self.host_id, self.drops)
         self.reach = Reach()
+        self.routes = Routes(self.directory)
         self._memory = HostMemory(self.host_id)
         self.gossip = Gossip(
             public=identity.ed25519_public,
@@ -113,11 +115,12 @@ class Node:
             verifier=verifier,
             lookup=self.directory.host_of_static,
             host_of=self.directory.host_of_short,
-            route=self._route,
+            route=self.routes.way_around,
             events=self,
             drops=self.drops,
             work_clock=work_clock,
         )
+        self.routes.peers = self.peers
         self.links = LinkTable(
             context=Context(identity, mesh, entropy, verifier),
             entropy=entropy,
@@ -137,7 +140,7 @@ class Node:
             fdb=self.directory.fdb,
             children=self._flood_children,
             layer2=self.layer2,
-            next_hop=self._next_hop,
+            next_hop=self.routes.next_hop,
             drops=self.drops,
         )
         self._upcalls = upcalls
@@ -324,21 +327,6 @@ class Node:
             return children
         in_tree = self.directory.topology.reachable()
         return [*children, *(host for host in self.peers.alive() if short_id(host) not in in_tree)]
-
-    def _next_hop(self, destination: ShortId) -> SlotId | None:
-        hop = self.directory.topology.next_hop(destination)
-        host = self.directory.host_of_short(hop) if hop is not None else None
-        return self.peers.direct_slot(host) if host is not None else None
-
-    def _route(self, destination: HostId, avoid: Collection[HostId]) -> HostId | None:
-        """The neighbour through which a way leads to this host, but for itself and these."""
-        directory, passed = self.directory, {short_id(host) for host in (destination, *avoid)}
-        while (hop := directory.topology.way_around(short_id(destination), passed)) is not None:
-            host = directory.host_of_short(hop)
-            if host is not None and self.peers.direct_slot(host) is not None:
-                return host
-            passed.add(hop)  # its path has just died, and the records do not say so yet
-        return None
 
     def _captured(self, segment: SegmentId, mac: Mac, now: float) -> None:
         try:
