@@ -126,7 +126,9 @@ def _writer(file: BinaryIO) -> Show:
 def _printer(*, as_json: bool, verbose: bool) -> Show:
     import json
 
-    from meshd.cli.frames import describe
+    from meshd.cli.frames import describe, load_decoder
+
+    load_decoder()  # now: frames wait at the router meanwhile, and whoever interrupts has seen what came before
 
     def show(line: Line, frame: bytes) -> None:
         if as_json:

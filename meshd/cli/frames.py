@@ -1,6 +1,6 @@
 """What a frame is, in one line: by scapy where it is installed (the extra `decode`), else by the few headers known here.
 
-scapy is loaded with the first frame, and with the layers that inner traffic has: all of them would take another second.
+Of scapy only the layers that inner traffic has are loaded: all of them would take another second.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import struct
 from collections.abc import Callable
 
-__all__ = ["describe", "plain_summary", "printable"]
+__all__ = ["describe", "load_decoder", "plain_summary", "printable"]
 
 _LAYERS = ("l2", "inet", "inet6", "dns", "dhcp", "dhcp6", "ntp", "vrrp", "vxlan")
 _VLAN = (0x8100, 0x88A8)
@@ -29,6 +29,11 @@ def describe(frame: bytes, *, verbose: bool = False) -> str:
         return decode(frame, verbose)
     except Exception:  # scapy's dissectors meet whatever a container sends
         return printable(plain_summary(frame))
+
+
+def load_decoder() -> None:
+    """Takes half a second where there is scapy; else the first frame does."""
+    _scapy()
 
 
 @functools.cache

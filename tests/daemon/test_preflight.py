@@ -36,10 +36,22 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         asked.append((bridge, tap))
         return ["no UDP offload"]
 
-    monkeypatch.setattr(preflight, "check_rights", lambda: None)
+    monkeypatch.setattr(preflight, "check_rights", lambda **_tun: None)
     monkeypatch.setattr(preflight, "check_machine", check)
     monkeypatch.setattr(preflight, "Netlink", Netlink)
     return asked
+
+
+def test_with_pcap_the_interface_is_looked_at(
+    paths: Paths, machine: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(_ipr: object, interface: str) -> list[str]:
+        machine.append((interface, ""))
+        return []
+
+    monkeypatch.setattr(preflight, "check_pcap_machine", check)
+    assert check_launch(LaunchOptions(capture="pcap:br0"), paths) == ()
+    assert machine == [("br0", ""), ("closed", "")]
 
 
 def test_what_works_passes_with_its_warnings(paths: Paths, machine: list[tuple[str, str]]) -> None:
@@ -63,6 +75,10 @@ def test_what_works_passes_with_its_warnings(paths: Paths, machine: list[tuple[s
     [
         ({"bridge": "twelve-chars"}, "longer than 11"),
         ({"port": 0}, "not between 1 and 65535"),
+        ({"capture": "xdp:eth0"}, "neither tap nor pcap:IFACE"),
+        ({"capture": "tap:eth0"}, "neither tap nor pcap:IFACE"),
+        ({"capture": "pcap:"}, "names no interface"),
+        ({"capture": "pcap:br0", "bridge": "br1"}, "with pcap none is made"),
         ({"port": 65536}, "not between 1 and 65535"),
         ({"mtu": 575}, "not between 576 and 16000"),
         ({"mtu": 16001}, "not between 576 and 16000"),
