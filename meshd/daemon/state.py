@@ -55,7 +55,7 @@ class WantedAttachment:
 def _wanted(fields: dict[str, Any]) -> WantedAttachment:
     """Raises ValueError, TypeError or KeyError for what no router wrote: it must not keep this one from starting."""
     device, inode = fields["namespace"]
-    parse_mac(fields["mac"])
+    parse_mac(str(fields["mac"]))
     for address in fields["addresses"]:
         ipaddress.ip_interface(address)
     texts = {name: str(fields[name]) for name in ("id", "name", "mac", "ifname", "host_end")}

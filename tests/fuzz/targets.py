@@ -28,6 +28,16 @@ from meshd.forward.ethernet import parse_headers
 from meshd.forward.fragment import MAX_FRAGMENT_BYTES, Reassembly, decode_fragment
 from meshd.forward.header import decode_data_header
 from meshd.forward.neighbours import parse_question
+from meshd.forward.query import (
+    NO_HOP,
+    PathQuery,
+    PathReport,
+    Way,
+    decode_query,
+    decode_report,
+    encode_query,
+    encode_report,
+)
 from meshd.forward.relay import decode_relay_header
 from meshd.forward.toobig import too_big
 from meshd.forward.vnet import decode_vnet
@@ -35,7 +45,7 @@ from meshd.gossip import messages, targets
 from meshd.gossip.framing import FrameReader
 from meshd.gossip.records import decode_floor
 from meshd.gossip.values import HOST_KEY, LINKS_KEY, attachment_key, decode_value, learned_key
-from meshd.ids import Mac, parse_endpoint, parse_mac
+from meshd.ids import Mac, ShortId, parse_endpoint, parse_mac
 from tests.fuzz import machines
 from tests.fuzz.corpora import frames, texts, vectors
 from tests.fuzz.mutate import tree_like
@@ -159,6 +169,12 @@ HANDSHAKES = vectors("crypto_handshake", "ik", "datagrams") + vectors("crypto_ha
 VALUES = vectors("gossip", "values")
 MESSAGES = vectors("gossip", "messages")
 
+QUERIES = [
+    encode_query(PathQuery(7, ShortId(b"12345678"))),
+    encode_report(PathReport(7, Way.NONE, NO_HOP, None, 0, 0)),
+    encode_report(PathReport(8, Way.DIRECT, ShortId(b"12345678"), 400, 1472, 0)),
+]
+
 TARGETS: dict[str, Target] = {
     # before authentication
     "any datagram at a host": Target(DATAGRAMS, machines.sessions),
@@ -177,6 +193,8 @@ TARGETS: dict[str, Target] = {
     "flood": Target(vectors("entries", "floods"), plain(lambda data: decode_flood(memoryview(data)))),
     "piece of an entry": Target(PIECES, plain(lambda data: decode_fragment(memoryview(data)))),
     "pieces of entries": Target(PIECES, pieces),
+    "path query": Target(QUERIES, same(decode_query, encode_query)),
+    "path report": Target(QUERIES, same(decode_report, encode_report)),
     "control entry": Target(vectors("control"), same(decode_control, encode_control)),
     "plaintext at an engine": Target(vectors("entries") + vectors("control") + frames(), machines.engine_plaintexts),
     "inner frame": Target(frames(), plain(parse_headers)),

@@ -61,6 +61,13 @@ def test_mutations_stay_small_and_keep_the_kind_of_a_tree() -> None:
 # finds
 
 
+def test_a_stored_attachment_whose_mac_is_a_list() -> None:
+    feed = TARGETS["stored hosts and attachments"].make()
+    feed(
+        b'{"id": "c1", "name": "web", "mac": [], "ifname": "eth1", "host_end": "", "addresses": [], "namespace": [4, 7]}'
+    )
+
+
 def test_an_interface_name_that_is_no_unicode() -> None:
     with pytest.raises(UserError, match="malformed interface name"):
         check_ifname("eth\udc81")
