@@ -55,6 +55,7 @@ BUGS = frozenset(
         DropReason.BAD_RECORD,
         DropReason.BAD_SIGNATURE,
         DropReason.RECORD_QUOTA,
+        DropReason.BAD_FRAGMENT,
     }
 )
 
