@@ -108,3 +108,23 @@ def test_pieces_that_are_lost_cost_their_frame_alone() -> None:
     assert all(payload == payload[:2] * 650 for payload in other.payloads())
     assert mesh.all_drops()[DropReason.FRAGMENT_LOST] > 0
     mesh.assert_sane()
+
+
+def test_a_relayed_path_is_measured_over_all_its_legs() -> None:
+    mesh = Mesh(seed=6, hosts=3)
+    one, relay, other = mesh.hosts
+    mesh.net.topology.set_pair(relay.name, other.name, LinkConditions(mtu=1000))
+    mesh.start()
+    mesh.wait(mesh.meshed, 5.0)
+    mesh.net.topology.cut_pair(one.name, other.name)
+    mesh.run(5.0)
+    box, _, far = mesh.boxes
+    payloads = [bytes([number]) * 1372 for number in range(1, 60)]
+    for payload in payloads:
+        box.send(far.mac, payload)
+        mesh.run(0.1)
+    mesh.wait(lambda: set(payloads[30:]) <= set(far.payloads()), 5.0)
+    assert 1000 - PRECISION < mtu(one, other) <= 1000
+    assert mtu(one, relay) == 1500
+    (path,) = [path for path in one.node.view(one.now).paths if path.nickname == other.name]
+    assert path.mtu == mtu(one, other) - 28 - 52 - 48
