@@ -98,6 +98,7 @@ def records(contender: Meshd) -> Iterator[Spread]:
         if said["published"] < RECORDS_PER_SECOND * (said["seconds"] * ARRIVED_AT_LEAST - BEGINNING):
             raise BenchError(f"only {said['published']} records in {said['seconds']:.1f} s were published")
         spread.seconds = _arrived(contender, said["label"])
+        process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(LEAVE_SECONDS)  # it takes its leave
     finally:

@@ -5,7 +5,7 @@
 The real node, its real control links and the real driver, without a TAP: it joins through TARGET (host:port) and publishes again
 and again other values of ATTACHMENTS attachments, every TICK as many as are due. Prints `joined` once a neighbour has a link with
 it, and at the end a JSON object: what it published, how long that took, and the last label, by which others can be asked whether
-they have it.
+they have it. It stays until SIGTERM: what a member that has left said of itself is hidden everywhere.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from meshd.node import Node
 ATTACHMENTS = 500
 TICK = 0.05
 JOIN_SECONDS = 10.0
+STAY_SECONDS = 30.0
 
 
 class NoFrames:
@@ -148,7 +150,8 @@ async def wait_for(holds: Callable[[], bool], seconds: float) -> bool:
 
 
 async def work(options: Options) -> int:
-    ended = asyncio.Event()
+    ended, left = asyncio.Event(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, left.set)
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
     member = Member(options)
     await member.driver.streams.listen(options.address, options.port)
@@ -168,7 +171,8 @@ async def work(options: Options) -> int:
             json.dumps({"published": member.published, "seconds": took, "label": label(member.published - 1)}),
             flush=True,
         )
-        await asyncio.sleep(1.0)  # what was published last is still on its way
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(left.wait(), STAY_SECONDS)
     finally:
         member.node.leave(time.monotonic())
         await member.driver.close()

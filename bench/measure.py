@@ -26,7 +26,19 @@ from typing import IO, TypedDict
 from bench.contender import Contender, cpu_seconds, rss_mib
 from bench.topology import COMMAND_SECONDS, BenchError
 
-__all__ = ["UDP_MAX_KPPS", "Plan", "bisect", "bulk", "flood", "loaded_ping", "percentile", "ping", "tcp", "udp_rate"]
+__all__ = [
+    "UDP_MAX_KPPS",
+    "Plan",
+    "bisect",
+    "bulk",
+    "flood",
+    "loaded_ping",
+    "percentile",
+    "ping",
+    "search",
+    "tcp",
+    "udp_rate",
+]
 
 SERVER_SECONDS = 5.0
 UDP_BYTES = 64
@@ -45,11 +57,11 @@ class Plan:
     """How long each part takes."""
 
     seconds: int = 3
-    pings: int = 1000
+    pings: int = 700
     ping_interval: float = 0.002
     udp_seconds: float = 1.0
     udp_step: float = 3.0  # kpps to which the rate is bisected
-    wan_seconds: int = 8
+    wan_seconds: int = 7
 
 
 class Sum(TypedDict):
@@ -130,8 +142,11 @@ def bulk(contender: Contender) -> Iterator[None]:
             _end(process)
 
 
-def udp_rate(contender: Contender, plan: Plan) -> tuple[float, Blast | None]:
-    """The highest rate, in kpps, at which less than 1 % of datagrams with 64 bytes are lost; and how that went."""
+def udp_rate(contender: Contender, plan: Plan, flood: float) -> tuple[float, Blast | None]:
+    """The highest rate, in kpps, at which less than 1 % of datagrams with 64 bytes are lost; and how that went.
+
+    What arrives of a flood says where to begin: most contenders are far below what some reach, and overload takes its time.
+    """
     best: Blast | None = None
 
     def passes(kpps: float) -> bool:
@@ -142,7 +157,7 @@ def udp_rate(contender: Contender, plan: Plan) -> tuple[float, Blast | None]:
             best = got
         return passed
 
-    return bisect(passes, UDP_MAX_KPPS, plan.udp_step), best
+    return search(passes, 2 * flood, UDP_MAX_KPPS, plan.udp_step), best
 
 
 def flood(contender: Contender, plan: Plan) -> float:
@@ -170,9 +185,21 @@ def blast(contender: Contender, kpps: float, seconds: float) -> Blast:
     return Blast(sent["sent"], received["received"], sent["seconds"], used)
 
 
-def bisect(passes: Callable[[float], bool], limit: float, step: float) -> float:
-    """The highest value below `limit` that passes, to `step`; 0 if none does. `limit` itself is tried last, should all pass."""
-    low, high = 0.0, limit
+def search(passes: Callable[[float], bool], first: float, limit: float, step: float) -> float:
+    """The highest value up to `limit` that passes, to `step`: below `first`, or if all passes there below twice that, and so on."""
+    low, high = 0.0, step
+    while high < min(first, limit):
+        high *= 2
+    found = bisect(passes, min(high, limit), step)
+    while found == high < limit:
+        low, high = high, min(2 * high, limit)
+        found = bisect(passes, high, step, low)
+    return found
+
+
+def bisect(passes: Callable[[float], bool], limit: float, step: float, low: float = 0.0) -> float:
+    """The highest value below `limit` that passes, to `step`; `low` if none does. `limit` itself is tried last, should all pass."""
+    high = limit
     while high - low > step:
         middle = (low + high) / 2
         if passes(middle):

@@ -69,10 +69,13 @@ class Round:
 def steps(one: Round) -> Iterator[Step]:
     for name in ON_THE_WAY:
         if name in one.measures:
-            yield from _by_turns(one, name, one.contenders)
+            all_of_them = name != "udp"
+            yield from _by_turns(
+                one, name, [one_of for one_of in one.contenders if all_of_them or not _variant(one_of)]
+            )
     if "nic" in one.measures:
         for name in ("tcp",) if one.quick else ON_THE_WAY:
-            yield from _by_turns(one, name, _with_plain_nic(one), plain_nic=True)
+            yield from _by_turns(one, name, _with_plain_nic(one, name), plain_nic=True)
     if "wan" in one.measures:
         yield from _far(one)
     for contender in one.contenders:
@@ -80,9 +83,15 @@ def steps(one: Round) -> Iterator[Step]:
             yield from _of_meshd(one, contender)
 
 
-def _with_plain_nic(one: Round) -> list[Contender]:
-    """The other projects' overlays have no use for offloads and hardly change: once is enough."""
-    return [contender for contender in one.contenders if one.number == 1 or not contender.peer]
+def _with_plain_nic(one: Round, name: str) -> list[Contender]:
+    """The other projects' overlays have no use for offloads and hardly change: rates, and those once, are enough."""
+    rates = one.number == 1 and name in ("tcp", "udp")
+    return [contender for contender in one.contenders if not _variant(contender) and (rates or not contender.peer)]
+
+
+def _variant(contender: Contender) -> bool:
+    """Another way to run an engine that is measured anyway."""
+    return isinstance(contender, Meshd) and bool(contender.more)
 
 
 def _by_turns(one: Round, name: str, contenders: Sequence[Contender], plain_nic: bool = False) -> Iterator[Step]:
@@ -139,19 +148,16 @@ def _loaded(one: Round, contender: Contender, prefix: str) -> None:
 
 
 def _udp(one: Round, contender: Contender, prefix: str) -> None:
-    rate, how = measure.udp_rate(contender, one.plan)
-    one.keep(contender.name, prefix, udp64=rate)
+    flood = measure.flood(contender, one.plan)
+    rate, how = measure.udp_rate(contender, one.plan, flood)
+    one.keep(contender.name, prefix, flood64=flood, udp64=rate)
     if how is not None and how.cpu:
         one.keep(contender.name, prefix, cpu_per_packet=how.cpu_us)
 
 
-def _flood(one: Round, contender: Contender, prefix: str) -> None:
-    one.keep(contender.name, prefix, flood64=measure.flood(contender, one.plan))
-
-
 WORK: dict[str, tuple[tuple[str, Work], ...]] = {
     "tcp": (("TCP, one stream", _tcp1), ("TCP, four streams", _tcp4)),
-    "udp": (("UDP, 64 bytes", _udp), ("UDP, a flood", _flood)),
+    "udp": (("UDP, 64 bytes", _udp),),
     "ping": (("ping", _ping),),
     "mixed": (("ping beside bulk", _loaded),),
 }
@@ -199,8 +205,8 @@ def _of_meshd(one: Round, contender: Meshd) -> Iterator[Step]:
             f"{contender.title}: TCP while its loop is busy",
             lambda: one.keep(contender.name, "", **busy.keeps(contender, one.plan)),
         )
-    if contender.more:
-        return  # another way to run an engine that is measured anyway: the rest is the same
+    if _variant(contender):
+        return
     if "relay" in one.measures:
         yield Step(f"{contender.title}: TCP through a relay", through_relay)
     if "join" in one.measures:

@@ -17,7 +17,7 @@ from bench import busy, contenders, demo, measure, micro, micro_engines, targets
 from bench.__main__ import Outcome, chosen, chosen_measures, write
 from bench.__main__ import bench as run_bench
 from bench.contender import End, cpu_seconds, rss_mib, wait_until
-from bench.measure import Plan, bisect, percentile
+from bench.measure import Plan, bisect, percentile, search
 from bench.measures import MEASURES, Round, steps
 from bench.meshing import full_mesh
 from bench.peers import PEERS
@@ -72,6 +72,14 @@ def test_bisection_finds_the_highest_rate_that_passes(true_limit: float, found: 
 
     assert bisect(passes, 192.0, 3.0) == found
     assert len(tried) <= 7
+
+
+@pytest.mark.parametrize(
+    ("flood", "true_limit"), [(0.0, 50.0), (20.0, 50.0), (25.0, 50.0), (300.0, 50.0), (9.0, 500.0)]
+)
+def test_a_bad_guess_costs_trials_and_not_the_result(flood: float, true_limit: float) -> None:
+    assert search(lambda kpps: kpps <= true_limit, flood, 192.0, 3.0) == min(true_limit // 3 * 3, 192.0)
+    assert search(lambda kpps: False, flood, 192.0, 3.0) == 0.0
 
 
 def test_percentile_is_the_nearest_rank() -> None:
@@ -334,7 +342,7 @@ def test_the_product_is_launched_attached_and_measured() -> None:
     outcome = run_bench(["meshd-python"], ["tcp", "udp", "ping", "join"], 1, SHORT, spoken)
     found = outcome.samples
     assert outcome.failures == []
-    assert spoken.expected == len(spoken.steps) == 6
+    assert spoken.expected == len(spoken.steps) == 5
     assert outcome.titles == {"meshd-python": "meshd, python engine, MTU 1372, AES-256-GCM"}
     measured = {figure.name for figure in FIGURES if found.of("meshd-python", figure.name)}
     assert {"tcp1", "tcp4", "flood64", "ping_p99", "cpu_per_gb", "lag_p99", "mesh_s"} <= measured
@@ -375,12 +383,11 @@ def test_records_of_an_unrelated_member_reach_the_routers(monkeypatch: pytest.Mo
 
 @pytest.mark.netns
 def test_what_cannot_be_measured_is_reported_and_costs_the_run_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.measure.udp_rate", lambda contender, plan: float(run("false")))
+    monkeypatch.setattr("bench.measure.udp_rate", lambda contender, plan, flood: float(run("false")))
     plan = Plan(seconds=1, pings=20, udp_seconds=0.2)
     outcome = run_bench(["plain", "tinc"], ["ping", "udp"], 1, plan, Spoken())
     assert "round 1, no overlay: UDP, 64 bytes: false: 1" in outcome.failures
     assert outcome.samples.median("plain", "ping_p50")
-    assert outcome.samples.median("plain", "flood64")
     assert outcome.samples.median("plain", "udp64") is None
 
 
