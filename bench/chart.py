@@ -46,7 +46,7 @@ def chart(samples: Samples, names: Iterable[str]) -> str:
     parts, columns = [], min(COLUMNS, max(1, len(panels)))
     for number, panel in enumerate(panels):
         x, y = MARGIN + number % columns * (WIDTH + MARGIN), MARGIN + number // columns * (height + MARGIN)
-        rows = {name: _positive(samples.of(name, panel.figure)) for name in names}
+        rows = {name: samples.of(name, panel.figure) for name in names}
         parts.append(f"<g transform='translate({x},{y})'>{_panel(panel, rows, height)}</g>")
     total_x = MARGIN + columns * (WIDTH + MARGIN)
     total_y = MARGIN + max(1, math.ceil(len(panels) / columns)) * (height + MARGIN)
@@ -76,7 +76,7 @@ def _positive(values: Sequence[float]) -> list[float]:
 
 
 def _panel(panel: Panel, rows: Mapping[str, Sequence[float]], height: int) -> str:
-    everything = [value for values in rows.values() for value in values]
+    everything = [value for values in rows.values() for value in _positive(values)]
     ticks = decades(min(everything), max(everything))
     left, right = NAMES, WIDTH - VALUES
     bottom = height - FOOT
@@ -94,12 +94,13 @@ def _panel(panel: Panel, rows: Mapping[str, Sequence[float]], height: int) -> st
         parts.append(f"<line x1='{at(tick)}' x2='{at(tick)}' y1='{HEAD - 16}' y2='{bottom}' stroke='{GRID}'/>")
         if tick in shown:
             parts.append(_text(at(tick), bottom + 14, f"{tick:g}", size=10, fill=PALE, anchor="middle"))
-    for number, (name, values) in enumerate(rows.items()):
+    for number, (name, measured) in enumerate(rows.items()):
+        values = _positive(measured)
         y = HEAD + number * ROW
         ours = name.startswith("meshd")
         parts.append(_text(0, y + 4, name, size=12, weight="600" if ours else "400"))
         if not values:
-            parts.append(_text(left + 4, y + 4, "–", size=12, fill=PALE))
+            parts.append(_text(left + 4, y + 4, "0" if measured else "–", size=12, fill=PALE))
             continue
         colour, middle = OURS if ours else THEIRS, statistics.median(values)
         parts.append(

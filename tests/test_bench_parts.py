@@ -205,6 +205,7 @@ def plotted() -> Samples:
         made.add("meshd-python", "tcp1", value)
     made.add("a<b", "tcp1", 12_000.0)
     made.add("a<b", "ping_p50", 0.0)
+    made.add("n2n", "tcp1", 0.0)
     return made
 
 
@@ -215,12 +216,13 @@ def test_an_axis_has_round_ends_around_everything() -> None:
 
 
 def test_the_plot_is_well_formed_and_shows_medians() -> None:
-    root = ElementTree.fromstring(chart(plotted(), ["a<b", "meshd-python", "tinc"]))  # noqa: S314 — we wrote it ourselves
+    root = ElementTree.fromstring(chart(plotted(), ["a<b", "meshd-python", "tinc", "n2n"]))  # noqa: S314 — we wrote it ourselves
     words = [element.text for element in root.iter() if element.text and element.text.strip()]
     assert words.count("a<b") == 1  # only one panel has anything; a logarithmic axis has no place for the ping of 0
     assert "900" in words
     assert "12000" in words
     assert "–" in words
+    assert "0" in words  # measured, and nothing came through
     assert len([element for element in root.iter() if element.tag.endswith("circle")]) == 2
 
 
