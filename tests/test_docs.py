@@ -29,8 +29,8 @@ from meshd.forward.path import PathState
 from meshd.forward.relay import RELAY_OVERHEAD
 from meshd.gossip import messages
 from meshd.gossip.records import FLOOR_KEY
-from meshd.gossip.values import HOST_KEY, LINKS_KEY, attachment_key, learned_key
-from meshd.ids import Mac
+from meshd.gossip.values import HOST_KEY, LINKS_KEY, attachment_key, groups_key, learned_key
+from meshd.ids import Mac, SegmentId
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -169,7 +169,7 @@ def test_control_link_messages() -> None:
 
 
 def test_record_kinds() -> None:
-    keys = (HOST_KEY, LINKS_KEY, attachment_key("x"), learned_key(Mac(bytes(6))), FLOOR_KEY)
+    keys = (HOST_KEY, LINKS_KEY, attachment_key("x"), learned_key(Mac(bytes(6))), groups_key(SegmentId(0)), FLOOR_KEY)
     told = [row[0].strip("`") for row in table(section(PROTOCOL, "Records"), "kind")]
     assert told == [key[:1].decode() for key in keys]
 

@@ -24,7 +24,18 @@ from meshd.forward.checksum import ones_sum
 from meshd.forward.ethernet import ETHERNET_SIZE
 from meshd.ids import BROADCAST_MAC, Mac, is_multicast
 
-__all__ = ["ARP", "ICMPV6", "IPV4", "IPV6", "Question", "answer", "icmpv6_packet", "icmpv6_valid", "parse_question"]
+__all__ = [
+    "ARP",
+    "ICMPV6",
+    "IPV4",
+    "IPV6",
+    "Question",
+    "answer",
+    "icmpv6_packet",
+    "icmpv6_sum",
+    "icmpv6_valid",
+    "parse_question",
+]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -76,17 +87,17 @@ def answer(question: Question, owner: Mac) -> bytes:
 def icmpv6_packet(source: bytes, destination: bytes, kind: int, body: bytes) -> bytes:
     """An IPv6 packet with one ICMPv6 message of code 0 that is not to be routed."""
     message = struct.pack(">BBH", kind, 0, 0) + body
-    checksum = 65535 - _icmpv6_sum(source, destination, message)
+    checksum = 65535 - icmpv6_sum(source, destination, message)
     message = struct.pack(">BBH", kind, 0, checksum) + body
     return struct.pack(">IHBB", 6 << 28, len(message), ICMPV6, _LAST_HOP) + source + destination + message
 
 
 def icmpv6_valid(source: bytes, destination: bytes, message: bytes) -> bool:
     """Whether the checksum is right."""
-    return _icmpv6_sum(source, destination, message) == 0
+    return icmpv6_sum(source, destination, message) == 0
 
 
-def _icmpv6_sum(source: bytes, destination: bytes, message: bytes) -> int:
+def icmpv6_sum(source: bytes, destination: bytes, message: bytes) -> int:
     return ones_sum(source + destination + struct.pack(">II", len(message), ICMPV6) + message)
 
 

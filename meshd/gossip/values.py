@@ -11,6 +11,7 @@ append only. Unknown kinds and unknown fields are kept and relayed as they are: 
     a     "a" + BLAKE2s-16    1 container id, 2 label, 3 [MAC, …], 4 ["ip/len", …], 5 [name, …], 6 segment, 7 claim number
           of the container id
     m     "m" + MAC           1 segment, 2 claim number
+    g     "g" + segment u16   1 flags (bit 0: everything), 2 [group address 4 or 16 B, …]
     f     "f"                 the floor of the log, see `records`
 """
 
@@ -31,6 +32,7 @@ __all__ = [
     "MAX_ENDPOINTS",
     "MAX_NEIGHBOURS",
     "AttachmentValue",
+    "GroupsValue",
     "HostValue",
     "LearnedValue",
     "LinksValue",
@@ -39,6 +41,7 @@ __all__ = [
     "attachment_key",
     "decode_value",
     "encode_value",
+    "groups_key",
     "learned_key",
 ]
 
@@ -46,6 +49,7 @@ HOST_KEY = b"h"
 LINKS_KEY = b"l"
 _ATTACHMENT = b"a"
 _LEARNED = b"m"
+_GROUPS = b"g"
 
 MAX_ENDPOINTS = 16
 MAX_NEIGHBOURS = 14
@@ -53,6 +57,7 @@ MAX_MACS = 16
 MAX_ADDRESSES = 64
 MAX_NAMES = 64
 MAX_NAME = 255
+MAX_GROUPS = 256
 MAX_TEXT = 64
 MAX_ID = 128
 COST_CLASSES = 4
@@ -98,13 +103,22 @@ class LearnedValue:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class GroupsValue:
+    """What of multicast a host wants: everything, or these groups. Addresses in ascending order."""
+
+    segment: SegmentId
+    everything: bool
+    groups: tuple[bytes, ...]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class Opaque:
     """A kind that this version does not know."""
 
     kind: int
 
 
-Value = HostValue | LinksValue | AttachmentValue | LearnedValue | Opaque
+Value = HostValue | LinksValue | AttachmentValue | LearnedValue | GroupsValue | Opaque
 
 
 def attachment_key(container_id: str) -> bytes:
@@ -114,6 +128,10 @@ def attachment_key(container_id: str) -> bytes:
 
 def learned_key(mac: Mac) -> bytes:
     return _LEARNED + mac
+
+
+def groups_key(segment: SegmentId) -> bytes:
+    return _GROUPS + segment.to_bytes(2, "little")
 
 
 def _fields(value: Value) -> dict[int, object]:
@@ -146,6 +164,8 @@ def _fields(value: Value) -> dict[int, object]:
             }
         case LearnedValue():
             return {1: value.segment, 2: value.claim}
+        case GroupsValue():
+            return {1: int(value.everything), 2: value.groups}
         case Opaque():
             raise LocalProtocolError("a value of an unknown kind is only passed on")
 
@@ -227,10 +247,22 @@ def _attachment(key: bytes, fields: dict[int, object]) -> AttachmentValue:
     )
 
 
+def _groups(key: bytes, fields: dict[int, object]) -> GroupsValue:
+    groups = tuple(take_bytes(item, 4, 16) for item in take_tuple(fields.get(2), MAX_GROUPS))
+    for group in groups:
+        if not (len(group) == 4 and 0xE0 <= group[0] < 0xF0) and not (len(group) == 16 and group[0] == 0xFF):
+            raise DecodeError("not the address of a group")
+    return GroupsValue(
+        segment=SegmentId(int.from_bytes(key[1:], "little")),
+        everything=bool(take_int(fields.get(1)) & 1),
+        groups=groups,
+    )
+
+
 def decode_value(key: bytes, value: bytes) -> Value:
     """The value under a record's key. Raises DecodeError; the record itself is still a good one to pass on."""
     kind = key[:1]
-    if kind not in (HOST_KEY, LINKS_KEY, _ATTACHMENT, _LEARNED):
+    if kind not in (HOST_KEY, LINKS_KEY, _ATTACHMENT, _LEARNED, _GROUPS):
         return Opaque(kind=key[0] if key else 0)
     fields = take_map(unpack(value, max_bytes=MAX_VALUE))
     if key == HOST_KEY:
@@ -243,4 +275,6 @@ def decode_value(key: bytes, value: bytes) -> Value:
         return LearnedValue(
             mac=_mac(key[1:]), segment=_segment(fields.get(1)), claim=take_int(fields.get(2), 0, MAX_CLAIM)
         )
+    if kind == _GROUPS and len(key) == 3:
+        return _groups(key, fields)
     raise DecodeError("a key of a known kind with something after it")

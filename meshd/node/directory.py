@@ -14,9 +14,10 @@ from meshd.drops import DropCounters, DropReason
 from meshd.errors import DecodeError
 from meshd.forward.addresses import AddressTable
 from meshd.forward.fdb import ClaimKind, Fdb
+from meshd.forward.groups import GroupTable, Wanted
 from meshd.gossip.store import Changed
 from meshd.gossip.topology import Topology
-from meshd.gossip.values import AttachmentValue, HostValue, LearnedValue, LinksValue, Value, decode_value
+from meshd.gossip.values import AttachmentValue, GroupsValue, HostValue, LearnedValue, LinksValue, Value, decode_value
 from meshd.ids import HostId, Mac, SegmentId, ShortId, format_mac, host_name, peer_label, short_id
 
 __all__ = ["Applied", "Directory"]
@@ -29,6 +30,7 @@ class Applied:
     host: HostId | None = None  # this host's record is new, other, or gone
     topology: bool = False
     owners: tuple[Mac, ...] = ()  # MACs whose owner is another now
+    groups: bool = False  # frames to some group may go elsewhere now
 
 
 class Directory:
@@ -39,6 +41,7 @@ class Directory:
         self._drops = drops
         self.fdb = Fdb(self_id, drops)
         self.addresses = AddressTable(self_id, drops)
+        self.groups = GroupTable()
         self.topology = Topology(short_id(self_id))
         self.hosts: dict[HostId, HostValue] = {}
         self.attachments: dict[tuple[HostId, str], AttachmentValue] = {}  # by container id
@@ -101,6 +104,10 @@ class Directory:
                 return Applied(topology=self.topology.set_links(short_id(change.origin), links))
             case AttachmentValue() | LearnedValue() if change.origin != self._self:
                 return Applied(owners=self._claims(change.origin, old, new, now))
+            case GroupsValue(segment=0) if change.origin != self._self:
+                groups = new if isinstance(new, GroupsValue) else None
+                wanted = Wanted(everything=groups.everything, groups=frozenset(groups.groups)) if groups else None
+                return Applied(groups=self.groups.set_wanted(change.origin, wanted))
         return Applied()
 
     @staticmethod

@@ -1,34 +1,84 @@
-"""What the node does with frames that it reads itself: answers ARP and ND in the place of distant containers.
+"""What the node does with frames that it reads itself: answers questions in others' place, and learns who wants which groups.
 
-Called by the engine from within `inspect`: tables are looked at, nothing is sent but the answer.
+`inspect` is called by the engine from within an upcall: tables are looked at, the snooper listens, nothing is sent but the answer.
+What follows, own questions to containers and the record of what this host wants, is done by `handle_timer`.
+
+    IGMP, MLD of containers    heard here; reports and leaves go on only to hosts that want everything (RFC 4541, 2.1.1), or every
+                               answer to our own question would be a flood
+    questions, PIM             go on as any other frame
 """
 
 from __future__ import annotations
 
-from meshd.drops import DropCounters, DropReason
-from meshd.forward.engine.interface import Inspected
-from meshd.forward.neighbours import Question, answer, parse_question
-from meshd.ids import HostId, Mac, SegmentId
-from meshd.node.directory import Directory
+from collections.abc import Iterable
 
-__all__ = ["Layer2"]
+from meshd.drops import DropCounters, DropReason
+from meshd.errors import UserError
+from meshd.forward.engine.interface import Inspected
+from meshd.forward.groups import MAX_MEMBERS, Wanted
+from meshd.forward.membership import parse_membership
+from meshd.forward.neighbours import Question, answer, parse_question
+from meshd.forward.snooping import Snooper
+from meshd.ids import HostId, Mac, SegmentId, SlotId
+from meshd.node.directory import Directory
+from meshd.node.own import OwnRecords
+from meshd.node.peers import PeerTable
+
+__all__ = ["PUBLISH_EVERY_S", "Layer2"]
+
+PUBLISH_EVERY_S = 0.25  # joins and leaves in between are one record
+REFUSED_S = 10.0  # after a record that found no room
 
 _ON = Inspected()
 _HERE = Inspected(forward=False)
 
 
 class Layer2:
-    """`answered`: questions that did not leave this host."""
+    """`answered`: questions that did not leave this host. `mac`: of frames of the router's own."""
 
-    def __init__(self, *, self_id: HostId, directory: Directory, drops: DropCounters) -> None:
+    def __init__(
+        self,
+        *,
+        self_id: HostId,
+        directory: Directory,
+        own: OwnRecords,
+        peers: PeerTable,
+        drops: DropCounters,
+        now: float,
+    ) -> None:
         self._self = self_id
         self._directory = directory
+        self._own = own
+        self._peers = peers
         self._drops = drops
+        self.mac = Mac(b"\x02\x6e" + self_id[:4])
+        self._snooper = Snooper(self.mac, now)
+        self._published: Wanted | None = None
+        self._publish_at = now
         self.answered = 0
+
+    # ── asked by the engine
 
     def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
         question = parse_question(frame)
-        return _ON if question is None else self._answer(segment, question)
+        if question is not None:
+            return self._answer(segment, question)
+        heard = parse_membership(frame)
+        if heard is None:
+            return _ON
+        self._snooper.heard(heard, now)
+        hungry = self._directory.groups.hungry()
+        if not (heard.joined or heard.left) or len(hungry) > MAX_MEMBERS:
+            return _ON
+        return Inspected(forward=False, peers=self._slots(sorted(hungry)))
+
+    def members(self, group: Mac) -> tuple[SlotId, ...] | None:
+        """Who gets frames for this group; None: everybody, along the tree."""
+        hosts = self._directory.groups.members(group)
+        return None if hosts is None else self._slots(hosts)
+
+    def _slots(self, hosts: Iterable[HostId]) -> tuple[SlotId, ...]:
+        return tuple(peer.slot for host in hosts if (peer := self._peers.admit(host)) is not None)
 
     def _answer(self, segment: SegmentId, question: Question) -> Inspected:
         """From the record of the address's holder. What nobody has, and what the asker itself has, is flooded."""
@@ -42,3 +92,36 @@ class Layer2:
             return _ON  # its MAC has moved: the record of that is on its way
         self.answered += 1
         return Inspected(forward=False, reply=answer(question, Mac(holder.mac)))
+
+    # ── in time
+
+    def attached(self, now: float) -> None:
+        self._snooper.ask_soon(now)
+
+    def wanted(self, now: float) -> Wanted:
+        """What this host wants of multicast."""
+        return self._snooper.wanted(now)
+
+    def next_deadline(self, now: float) -> float:
+        deadline = self._snooper.next_deadline()
+        return min(deadline, self._publish_at) if self._to_publish(now) is not None else deadline
+
+    def handle_timer(self, now: float) -> list[bytes]:
+        """Returns the frames to write to the frame port."""
+        self._snooper.set_somebody(self._own.somebody, now)
+        frames = self._snooper.handle_timer(now)
+        wanted = self._to_publish(now)
+        if wanted is not None and now >= self._publish_at:
+            self._publish_at = now + PUBLISH_EVERY_S
+            try:
+                self._own.publish_groups(wanted, now)
+            except UserError:  # this host announces too much already: the others go on as they did
+                self._publish_at = now + REFUSED_S
+                return frames
+            self._published = wanted
+        return frames
+
+    def _to_publish(self, now: float) -> Wanted | None:
+        """None: nothing new, or not known yet; a host that says nothing gets everything."""
+        wanted = self._snooper.wanted(now)
+        return None if now < self._snooper.settled_at < float("inf") or wanted == self._published else wanted

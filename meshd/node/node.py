@@ -133,7 +133,14 @@ class Node:
             drops=self.drops,
             rekey_s=config.rekey_interval_s,
         )
-        self.layer2 = Layer2(self_id=self.host_id, directory=self.directory, drops=self.drops)
+        self.layer2 = Layer2(
+            self_id=self.host_id,
+            directory=self.directory,
+            own=self.own,
+            peers=self.peers,
+            drops=self.drops,
+            now=now,
+        )
         upcalls = EngineUpcalls(
             self_id=self.host_id,
             peers=self.peers,
@@ -185,6 +192,7 @@ class Node:
     def attach(self, attachment_id: str, *, label: str, mac: Mac, addresses: tuple[str, ...], now: float) -> None:
         """Raises UserError when this host announces too much already."""
         self._void(self.own.attach(attachment_id, label, mac, addresses, now))
+        self.layer2.attached(now)
 
     def detach(self, attachment_id: str, now: float) -> None:
         self._void(self.own.detach(attachment_id, now))
@@ -269,6 +277,7 @@ class Node:
             self.reach.next_deadline(),
             self._memory.next_deadline(),
             self.queries.next_deadline(),
+            self.layer2.next_deadline(now),
             self._reroute_at,
             self._drain_at,
         )
@@ -297,6 +306,8 @@ class Node:
         if self.reach.handle_timer(now):
             self._alive_changed(now)
         self._tend_queries(now)
+        for frame in self.layer2.handle_timer(now):
+            self.engine.send_frame(frame)
         if (remember := self._memory.poll(self.directory.hosts, now)) is not None:
             self._outputs.append(remember)
         if now >= self._sweep_at:
@@ -446,6 +457,8 @@ class Node:
                 case Changed():
                     applied = self.directory.apply(event, now)
                     self._void(applied.owners)
+                    if applied.groups:
+                        self.engine.void_groups()
                     if applied.topology and self._reroute_at is None:
                         self._reroute_at = now + REROUTE_S
                     if applied.host is not None and applied.host != self.host_id:
@@ -479,6 +492,8 @@ class Node:
         """What dead hosts have attached is hidden, what is alive again is back."""
         alive = self.reach.alive
         self._void([key.mac for key in self.directory.fdb.set_reachable(alive)])
+        if self.directory.groups.set_reachable(alive - {self.host_id}):
+            self.engine.void_groups()
         self.directory.addresses.set_reachable(alive)
         self.touched = True
 

@@ -13,6 +13,7 @@ from meshd.config import NodeConfig
 from meshd.crypto.identity import Identity
 from meshd.errors import DecodeError, LocalProtocolError, UserError
 from meshd.forward.fdb import MacKey
+from meshd.forward.groups import Wanted
 from meshd.gossip.gossip import Gossip
 from meshd.gossip.values import (
     HOST_KEY,
@@ -21,12 +22,14 @@ from meshd.gossip.values import (
     MAX_NEIGHBOURS,
     MAX_TEXT,
     AttachmentValue,
+    GroupsValue,
     HostValue,
     LearnedValue,
     LinksValue,
     attachment_key,
     decode_value,
     encode_value,
+    groups_key,
     learned_key,
 )
 from meshd.ids import Endpoint, HostId, Mac, SegmentId, short_id
@@ -154,6 +157,16 @@ class OwnRecords:
         self._learned[MacKey(segment, mac)] = learned
         self._directory.set_claims(self._self, None, learned, now)
         return (mac,)
+
+    @property
+    def somebody(self) -> bool:
+        """Whether anybody was attached or seen here."""
+        return bool(self._attachments or self._learned)
+
+    def publish_groups(self, wanted: Wanted, now: float) -> None:
+        """What of multicast this host wants."""
+        value = GroupsValue(segment=SEGMENT, everything=wanted.everything, groups=tuple(sorted(wanted.groups)))
+        self._gossip.put(groups_key(SEGMENT), encode_value(value), now)
 
     def expire_learned(self, now: float) -> Collection[Mac]:
         """Withdraw what was not seen for long, or belongs to another host by now."""

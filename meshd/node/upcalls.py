@@ -34,9 +34,10 @@ class Noted:
     confirmed: list[int] = field(default_factory=list)
     controls: list[tuple[Peer, Control, Address, bool, float]] = field(default_factory=list)
     handshakes: bool = False  # some came in: the sessions have something to say
+    inspected: bool = False  # memberships may have changed
 
     def __bool__(self) -> bool:
-        return bool(self.sights or self.wanted or self.confirmed or self.controls or self.handshakes)
+        return bool(self.sights or self.wanted or self.confirmed or self.controls or self.handshakes or self.inspected)
 
 
 class EngineUpcalls(Upcalls):
@@ -95,9 +96,10 @@ class EngineUpcalls(Upcalls):
         return [peer.slot for host in children if (peer := self._peers.admit(host)) is not None]
 
     def group_members(self, segment: SegmentId, group: Mac, now: float) -> Sequence[SlotId] | None:
-        return None
+        return self._layer2.members(group)
 
     def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
+        self.noted.inspected = True
         return self._layer2.inspect(segment, frame, now)
 
     def relay_next(self, destination: ShortId, now: float) -> SlotId | None:

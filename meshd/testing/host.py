@@ -81,6 +81,7 @@ class SimContainer:
     addresses: tuple[str, ...]
     host: SimHost | None
     received: list[bytes] = field(default_factory=list)  # whole frames
+    questions: list[bytes] = field(default_factory=list)  # whole frames, of the router's own
 
     def send(self, destination: Mac, payload: bytes) -> None:
         """Put a frame on the bridge; it reaches the containers here that it fits, and the router where it must."""
@@ -251,7 +252,8 @@ class SimHost:
             frame = written[VNET_HEADER_SIZE:]
             for container in self.containers:
                 if container.mac == frame[:6] or (is_multicast(frame[:6]) and container.mac != frame[6:12]):
-                    container.received.append(frame)
+                    own = frame[6:12] == self.node.layer2.mac
+                    (container.questions if own else container.received).append(frame)
 
     # ── the driver
 

@@ -54,6 +54,7 @@ from meshd.gossip.values import (
     HOST_KEY,
     LINKS_KEY,
     AttachmentValue,
+    GroupsValue,
     HostValue,
     LearnedValue,
     LinksValue,
@@ -62,6 +63,7 @@ from meshd.gossip.values import (
     attachment_key,
     decode_value,
     encode_value,
+    groups_key,
     learned_key,
 )
 from meshd.ids import Endpoint, Mac, SegmentId, ShortId
@@ -104,7 +106,16 @@ VALUES: dict[str, tuple[bytes, Value]] = {
         ),
     ),
     "learned": (learned_key(MAC), LearnedValue(mac=MAC, segment=SegmentId(7), claim=1)),
+    "groups": (
+        groups_key(SegmentId(7)),
+        GroupsValue(
+            segment=SegmentId(7),
+            everything=True,
+            groups=(bytes([239, 1, 2, 3]), bytes.fromhex("ff050000000000000000000000010006")),
+        ),
+    ),
 }
+IN_BATCHES = ("host", "links", "attachment", "learned")  # of the pinned messages
 
 
 def signed(seq: int, key: bytes, value: bytes | None, epoch: int = 5) -> Record:
@@ -113,7 +124,8 @@ def signed(seq: int, key: bytes, value: bytes | None, epoch: int = 5) -> Record:
 
 
 def batch_of_all() -> Batch:
-    records = [signed(n, key, encode_value(value)) for n, (key, value) in enumerate(VALUES.values(), 1)]
+    values = [VALUES[name] for name in IN_BATCHES]
+    records = [signed(n, key, encode_value(value)) for n, (key, value) in enumerate(values, 1)]
     records.append(signed(9, b"zz unknown kind", None))
     floor = signed(12, b"f", encode_floor(8))
     return Batch(IDENTITY.ed25519_public, 5, 0, True, floor, (*records, floor))
@@ -264,6 +276,10 @@ def test_kinds_of_a_later_version_are_opaque() -> None:
         ("attachment", 6, 0x10000),
         ("attachment", 7, 1 << 32),  # a claim that no MAC table can hold
         ("learned", 2, 1 << 32),
+        ("groups", 2, (bytes([10, 1, 2, 3]),)),
+        ("groups", 2, (bytes([0xFF]) * 4,)),
+        ("groups", 2, (bytes([0xFF]) * 15,)),
+        ("groups", 2, (bytes([239, 1, 2, 3]),) * 257),
     ],
 )
 def test_values_refused(name: str, field: int, wrong: object) -> None:

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from meshd.drops import DropReason
+from meshd.forward.checksum import ones_sum
+from meshd.forward.groups import group_mac
+from meshd.forward.membership import query4
 from meshd.forward.neighbours import ARP, IPV6, Question, answer, icmpv6_packet
+from meshd.forward.snooping import LEAVE_TIME, MEMBER_TIME, QUERY_INTERVAL, QUERY_RESPONSE, SETTLE_TIME
 from meshd.ids import BROADCAST_MAC, Mac
 from meshd.testing.host import SimContainer
 from tests.sim.meshes import Mesh
@@ -112,3 +117,100 @@ def test_a_dead_host_answers_no_more(mesh: Mesh) -> None:
     mesh.net.clock.run_for(20.0)
     frame = request(one.mac, "10.1.0.1", "10.1.0.2")
     assert send(mesh, one, frame) == [[], [], [frame]]
+
+
+# ── groups
+
+
+def report(asker: Mac, group: str, kind: int = 4) -> bytes:
+    """IGMPv3: 4 joins, 3 with no source leaves."""
+    record = bytes([kind, 0, 0, 0]) + packed(group)
+    message = bytes([0x22, 0, 0, 0, 0, 0, 0, 1]) + record
+    checksum = 65535 - ones_sum(message)
+    message = message[:2] + checksum.to_bytes(2, "big") + message[4:]
+    head = bytes([0x45, 0xC0, 0, 20 + len(message), 0, 0, 0, 0, 1, 2, 0, 0]) + packed("10.1.0.9") + packed("224.0.0.22")
+    return group_mac(packed("224.0.0.22")) + asker + b"\x08\x00" + head + message
+
+
+def to_group(sender: Mac, group: str, payload: bytes = b"to all of you") -> bytes:
+    head = bytes([0x45, 0, 0, 20 + len(payload), 0, 0, 0, 0, 1, 253, 0, 0]) + packed("10.1.0.1") + packed(group)
+    return group_mac(packed(group)) + sender + b"\x08\x00" + head + payload
+
+
+@pytest.fixture
+def settled(mesh: Mesh) -> Mesh:
+    """All hosts have asked their containers and said what they want."""
+    mesh.net.clock.run_for(SETTLE_TIME + 1.0)
+    return mesh
+
+
+def test_a_group_goes_to_members_only_and_nobody_need_join_to_send(settled: Mesh) -> None:
+    one, two, _ = settled.boxes
+    frame = to_group(one.mac, "239.1.2.3")
+    assert send(settled, one, frame) == [[], [], []]
+    assert settled.drops(settled.hosts[0])[DropReason.NO_MEMBERS] == 1
+    assert send(settled, two, report(two.mac, "239.1.2.3")) == [[], [], []], "its report stays on its host"
+    assert send(settled, one, frame) == [[], [frame], []]
+    assert send(settled, two, report(two.mac, "239.1.2.3", kind=3)) == [[], [], []]
+    settled.net.clock.run_for(LEAVE_TIME + 1.0)
+    assert send(settled, one, frame) == [[], [], []]
+
+
+def test_a_member_that_is_silent_is_forgotten(settled: Mesh) -> None:
+    one, two, _ = settled.boxes
+    send(settled, two, report(two.mac, "239.1.2.3"))
+    settled.net.clock.run_for(QUERY_INTERVAL)
+    assert query4(settled.hosts[1].node.layer2.mac, QUERY_RESPONSE, QUERY_INTERVAL) in two.questions
+    settled.net.clock.run_for(MEMBER_TIME)
+    assert send(settled, one, to_group(one.mac, "239.1.2.3")) == [[], [], []]
+
+
+@pytest.mark.parametrize("group", ["224.0.0.251", "ff02::fb", "ff02::1"])
+def test_what_all_must_hear_needs_no_member(settled: Mesh, group: str) -> None:
+    one = settled.boxes[0]
+    frame = group_mac(packed(group)) + to_group(one.mac, "224.0.0.251")[6:]
+    assert send(settled, one, frame) == [[], [frame], [frame]]
+
+
+def test_before_a_host_has_settled_it_gets_everything(mesh: Mesh) -> None:
+    one = mesh.boxes[0]
+    frame = to_group(one.mac, "239.1.2.3")
+    assert send(mesh, one, frame) == [[], [frame], [frame]]
+
+
+def test_a_multicast_router_hears_groups_and_reports(settled: Mesh) -> None:
+    one, two, three = settled.boxes
+    pim = group_mac(packed("224.0.0.13")) + three.mac + b"\x08\x00"
+    pim += bytes([0x45, 0, 0, 24, 0, 0, 0, 0, 1, 103, 0, 0]) + packed("10.1.0.3") + packed("224.0.0.13") + bytes(4)
+    assert send(settled, three, pim) == [[pim], [pim], []]
+    frame = to_group(one.mac, "239.1.2.3")
+    assert send(settled, one, frame) == [[], [], [frame]]
+    joins = report(two.mac, "239.1.2.3")
+    assert send(settled, two, joins) == [[], [], [joins]]
+    assert send(settled, one, frame) == [[], [frame], [frame]]
+
+
+def test_a_host_that_starts_again_gets_everything_until_it_knows(settled: Mesh) -> None:
+    one = settled.boxes[0]
+    frame = to_group(one.mac, "239.1.2.3")
+    settled.hosts[1].kill()
+    settled.hosts[1].start()
+    settled.wait(settled.meshed, 5.0)
+    assert send(settled, one, frame) == [[], [frame], []]
+    settled.net.clock.run_for(SETTLE_TIME)
+    assert send(settled, one, frame) == [[], [], []]
+
+
+def test_five_hosts_a_group_of_two_and_the_dead_get_nothing() -> None:
+    mesh = Mesh(seed=6, hosts=5)
+    mesh.start()
+    mesh.wait(mesh.meshed, 5.0)
+    mesh.net.clock.run_for(SETTLE_TIME + 1.0)
+    one, two, three, *_ = mesh.boxes
+    for box in (two, three):
+        send(mesh, box, report(box.mac, "239.9.9.9"))
+    frame = to_group(one.mac, "239.9.9.9")
+    assert send(mesh, one, frame) == [[], [frame], [frame], [], []]
+    mesh.hosts[1].kill()
+    mesh.net.clock.run_for(20.0)
+    assert send(mesh, one, frame) == [[], [], [frame], [], []]
