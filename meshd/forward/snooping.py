@@ -89,7 +89,7 @@ class Snooper:
 
     def next_deadline(self) -> float:
         due = [self._settled_at, *self._groups.values(), *self._asked.values(), *self._queries]
-        if self._everything_until > self._settled_at:
+        if self._everything_until > float("-inf"):
             due.append(self._everything_until)
         return min(due)
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 from tests.netns.lab import Space, until
@@ -89,10 +90,34 @@ def groups_reach(source: Space, sinks: list[Space], group: str, marker: bytes) -
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         chosen = struct.pack("4s4si", socket.inet_aton("0.0.0.0"), socket.inet_aton("0.0.0.0"), _index(source))
         sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, chosen)
+        _wait_for_members(sender, receivers, group)
         sender.sendto(marker, (group, 5002))
         sender.sendto(marker + b" ends", (group, 5002))
         for receiver in receivers:  # the second one shows that the first did not come twice
             assert [receiver.recv(2048), receiver.recv(2048)] == [marker, marker + b" ends"]
+
+
+def _wait_for_members(sender: socket.socket, receivers: list[socket.socket], group: str) -> None:
+    """A membership takes a moment to be known on the sender's host, as it does with any switch that snoops."""
+    for receiver in receivers:
+        receiver.settimeout(0.1)
+        until(partial(_hears, sender, receiver, group), f"a member of {group} hears it")
+    for receiver in receivers:
+        while _received(receiver):
+            pass
+        receiver.settimeout(SECONDS)
+
+
+def _hears(sender: socket.socket, receiver: socket.socket, group: str) -> bool:
+    sender.sendto(b"is anybody there?", (group, 5002))
+    return bool(_received(receiver))
+
+
+def _received(receiver: socket.socket) -> bytes:
+    try:
+        return receiver.recv(2048)
+    except TimeoutError:
+        return b""
 
 
 def _index(space: Space) -> int:
