@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -70,8 +69,16 @@ class DhKey:
             raise NoiseError("all-zero DH result") from None
 
 
+_BLOCK = 64  # of BLAKE2s
+_INNER = bytes(value ^ 0x36 for value in range(256))
+_OUTER = bytes(value ^ 0x5C for value in range(256))
+
+
 def _hmac(key: bytes, data: bytes) -> bytes:
-    return hmac.new(key, data, hashlib.blake2s).digest()
+    """RFC 2104, for keys of one block at most. The standard library's takes three times as long, and a handshake needs 25."""
+    block = key.ljust(_BLOCK, b"\0")
+    inner = hashlib.blake2s(block.translate(_INNER) + data).digest()
+    return hashlib.blake2s(block.translate(_OUTER) + inner).digest()
 
 
 def _hkdf(chaining_key: bytes, material: bytes, outputs: int) -> list[bytes]:
