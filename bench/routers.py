@@ -83,9 +83,9 @@ class Router:
     def engine_reason(self) -> str:
         return str(self.status()["Engine"]["Reason"])
 
-    def path_kinds(self) -> dict[str, str]:
-        """How data reaches each other host ("direct", "relay" …), by its nickname; only paths that live."""
-        return {str(path["NickName"]): str(path["Kind"]) for path in self.status()["Paths"] if _lives(path)}
+    def path_addresses(self) -> dict[str, str]:
+        """The address through which data reaches each other host, by its nickname; only paths that live."""
+        return {str(path["NickName"]): str(path["Endpoint"]) for path in self.status()["Paths"] if _lives(path)}
 
     def records(self) -> int:
         return int(self.status()["Gossip"]["Records"])
