@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 
-.PHONY: help launch install setup setup-test test unit sweep fuzz lint format demo bench bench-peers bench-failover bench-profile fresh clean
+.PHONY: help launch install setup setup-test test unit sweep fuzz fuzz-native sanitize lint format demo bench bench-peers bench-failover bench-profile fresh clean
 
 ## show this list
 help:
@@ -54,6 +54,14 @@ fuzz:
 	@packaging/setup-system launch
 	@packaging/setup-venv test
 	@$(BIN)/python -m tests.fuzz $${FUZZ_INPUTS:-1000000} $${FUZZ_SEED:-0} "$${FUZZ_TARGET:-}"
+
+## run the tests of the native engine with address and undefined-behaviour sanitizers, minutes: make sanitize [ARGS=tests/…]
+sanitize: setup-test
+	@packaging/sanitize $${ARGS:-}
+
+## feed the native engine malformed frames and datagrams, under sanitizers: make fuzz-native [FUZZ_INPUTS=10000000] [FUZZ_SEED=0]
+fuzz-native: setup-test
+	@packaging/fuzz-native $${FUZZ_INPUTS:-10000000} $${FUZZ_SEED:-0}
 
 ## check style and types
 lint: setup-test

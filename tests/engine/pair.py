@@ -91,13 +91,14 @@ class Side:
     """One host: frame port, datagram port, upcalls, engine."""
 
     engine_type: ClassVar[type[PythonEngine]] = PythonEngine  # conftest.py runs every test with each
+    upcalls_type: ClassVar[type[ScriptedUpcalls]] = ScriptedUpcalls
 
     def __init__(self, network: MemoryNetwork, number: int) -> None:
         self.endpoint = Endpoint(f"10.0.0.{number}", 6783)
         self.origin = ShortId(bytes([number]) * 8)
         self.frames = MemoryFrames()
         self.port: MemoryPort = network.port(self.endpoint)
-        self.upcalls = ScriptedUpcalls()
+        self.upcalls = self.upcalls_type()
         self.now = NOW
         engine = self.engine_type(self.frames, [self.port], self.upcalls, origin=self.origin, boot=7, clock=still)
         self.engine: Engine = engine

@@ -335,7 +335,7 @@ class Inbound:
         flow, key = self._series_flow, self._series_key
         if flow is not None and key is not None:  # the first one was counted when it came
             flow.frames += count - 1
-            flow.bytes += (count - 1) * self._series.whole
+            flow.bytes += (count - 1) * len(parts[1]) + sum(map(len, parts[3:]))  # after vnet: headers, payloads
             key.peer.counters.frames_in += count - 1
         self._write(parts)
 

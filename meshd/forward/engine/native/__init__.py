@@ -22,7 +22,7 @@ devices) is asked through its methods: tests and simulations drive the same C.
 
     _core (C)    aead, aead_ipsec, aead_openssl    sealing and opening in place
                  frame, segment, coalesce, replay  headers, cutting, putting together, windows: no Python in them
-                 flows, keys                       tables
+                 flows, flow_table, keys           tables
                  outbound, lanes, inbound, io      the packet path, in packet order
                  types, core, module               what Python sees
     halves.py    the Python halves of the packet path, and what they send through C

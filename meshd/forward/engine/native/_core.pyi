@@ -14,6 +14,7 @@ PUMP_NANOSECONDS: int
 DATA_OVERHEAD: int
 MAX_SERIES: int
 REPLAY_WINDOW: int
+DROPS: dict[str, int]  # the reasons that C counts
 
 def backends() -> list[str]: ...
 def cpu_has_aes() -> bool: ...

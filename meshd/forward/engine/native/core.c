@@ -1,5 +1,6 @@
 /* Core: tables and pumps as Python sees them. Whatever may call back is given the engine, and holds it for that call only. */
 #include <arpa/inet.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "engine.h"
@@ -123,7 +124,7 @@ static PyObject *make_peer(PyObject *self, PyObject *slot)
         return NULL;
     peer->slot = Py_NewRef(slot);
     peer->number = (uint32_t)number;
-    peer->last_heard = -1e300;
+    peer->last_heard = -HUGE_VAL;
     if (PyList_Append(core->peers, (PyObject *)peer) < 0)
         Py_CLEAR(peer);
     return (PyObject *)peer;

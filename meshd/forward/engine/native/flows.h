@@ -33,11 +33,27 @@ struct flow_table {
     struct flow use; /* its `younger` is the oldest, its `older` the youngest */
 };
 
+/* An empty table for at most `limit` flows; false: no memory. */
+bool flows_prepare(struct flow_table *table, uint32_t limit);
+
+/* Forget everything and give the memory back. */
+void flows_release(struct flow_table *table);
+
 struct flow *flows_find(struct flow_table *table, uint32_t slot, const uint8_t *addresses);
 
-/* This flow was used now, by frames of so many bytes. */
+/* A new flow, in place of one with the same key; at the limit, in place of the one that was used longest ago. The caller fills in
+ * `object`, `peer` and `action`. NULL: no memory. */
+struct flow *flows_add(struct flow_table *table, uint32_t slot, const uint8_t *addresses);
+
+void flows_forget(struct flow_table *table, struct flow *flow);
+
+/* It is the youngest now. */
+void flow_touch(struct flow_table *table, struct flow *flow);
+
+/* This flow was used now, by a frame of so many bytes. */
 void flow_used(struct flow_table *table, struct flow *flow, uint32_t bytes, double now);
 
+/* flow_table.c: the type FlowTable */
 extern PyTypeObject *flow_table_type;
 
 /* NULL with an exception. */

@@ -25,6 +25,23 @@ static PyObject *has_aes(PyObject *module, PyObject *unused)
     return PyBool_FromLong(cpu_has_aes());
 }
 
+/* DROPS: the reasons that C counts, by name. */
+static PyObject *drop_names(void)
+{
+#define DROP(name) #name, DROP_##name
+    return Py_BuildValue("{sisisisisisisisisisisisisi}", DROP(TRUNCATED), DROP(UNKNOWN_VERSION), DROP(UNKNOWN_SEGMENT),
+                         DROP(UNKNOWN_INDEX), DROP(BAD_TAG), DROP(REPLAYED), DROP(TOO_OLD), DROP(KEY_EXPIRED), DROP(BAD_FRAME),
+                         DROP(QUEUE_FULL), DROP(SEND_FAILED), DROP(TAP_DOWN), DROP(KERNEL_UDP));
+}
+
+static int add_drop_names(PyObject *module)
+{
+    PyObject *names = drop_names();
+    int result = PyModule_AddObjectRef(module, "DROPS", names);
+    Py_XDECREF(names);
+    return result;
+}
+
 PyMODINIT_FUNC PyInit__core(void);
 
 PyMODINIT_FUNC PyInit__core(void)
@@ -46,7 +63,7 @@ PyMODINIT_FUNC PyInit__core(void)
         PyModule_AddIntMacro(module, MAX_KEY_DATAGRAMS) < 0 || PyModule_AddIntMacro(module, MAX_ENTRY_SIZE) < 0 ||
         PyModule_AddIntMacro(module, PUMP_BYTES) < 0 || PyModule_AddIntMacro(module, PUMP_NANOSECONDS) < 0 ||
         PyModule_AddIntMacro(module, DATA_OVERHEAD) < 0 || PyModule_AddIntMacro(module, MAX_SERIES) < 0 ||
-        PyModule_AddIntMacro(module, REPLAY_WINDOW) < 0) {
+        PyModule_AddIntMacro(module, REPLAY_WINDOW) < 0 || add_drop_names(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }
