@@ -18,11 +18,15 @@ from meshd.ids import Mac, format_mac, parse_mac
 
 __all__ = [
     "MADE_BY_MESHD",
+    "block_port",
+    "blocked_ports",
     "bridge_fdb",
     "bridge_ports",
     "check_bridge",
     "enslave",
     "ensure_bridge",
+    "open_port",
+    "port_behind",
     "remove_bridge",
     "set_port",
 ]
@@ -88,6 +92,25 @@ def set_port(
     """A port's flags. `isolated` ports do not reach one another, only the rest."""
     index = require_link(ipr, ifname).index
     ipr.brport("set", index=index, mode=int(hairpin), isolated=int(isolated), learning=int(learning))
+
+
+def block_port(ipr: IPRoute, ifname: str) -> None:
+    """Nothing goes in or out: the interface is down, and whoever is behind it sees that. Raises OSError."""
+    ipr.link("set", index=require_link(ipr, ifname).index, state="down")
+
+
+def open_port(ipr: IPRoute, ifname: str) -> None:
+    ipr.link("set", index=require_link(ipr, ifname).index, state="up")
+
+
+def blocked_ports(ipr: IPRoute, bridge: str) -> list[str]:
+    """Ports that are not up."""
+    return [port.name for port in bridge_ports(ipr, bridge) if not port.up]
+
+
+def port_behind(ipr: IPRoute, bridge: str, mac: Mac) -> str:
+    """The port behind which the bridge has learned this MAC; "" if it has not."""
+    return bridge_fdb(ipr, bridge).get(mac, "")
 
 
 def remove_bridge(ipr: IPRoute, name: str) -> bool:

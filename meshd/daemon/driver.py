@@ -23,9 +23,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
-from meshd.ids import Endpoint, HostId, LinkId
+from meshd.ids import Endpoint, HostId, LinkId, Mac
 from meshd.net.tcp import Streams
-from meshd.node import Answered, CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node import Answered, BlockPort, CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
 from meshd.node.queries import Answer
 from meshd.views import LoopView
 
@@ -68,6 +68,7 @@ class Driver:
         answered: Callable[[Answer], None],
         side_ports: Sequence[DatagramPort] = (),
         steer: Callable[[tuple[str, ...]], None] = lambda members: None,
+        block_port: Callable[[Mac], None] = lambda mac: None,
     ) -> None:
         self._node = node
         self._engine = engine
@@ -83,6 +84,7 @@ class Driver:
         self._tap_lost = tap_lost
         self._persist_boot = persist_boot
         self._remember_hosts = remember_hosts
+        self._block_port = block_port
         self._answered = answered
         self._loop = asyncio.get_running_loop()
         self.streams = Streams(self, clock)
@@ -210,6 +212,8 @@ class Driver:
                     self._persist_boot(at_least)
                 case RememberHosts(hosts=hosts):
                     self._remember_hosts(hosts)
+                case BlockPort(mac=mac):
+                    self._block_port(mac)
                 case Answered(answer=answer):
                     self._answered(answer)
         self._arm(node.next_deadline(now))

@@ -36,6 +36,7 @@ from meshd.daemon.guards import Guards
 from meshd.daemon.inquiries import Inquiries
 from meshd.daemon.keys import load_identity, load_key
 from meshd.daemon.launch import ReadyAnswer
+from meshd.daemon.loops import Loops
 from meshd.daemon.mirrors import Mirror, Mirrors
 from meshd.daemon.selection import known_words, select
 from meshd.daemon.state import State, StateWriter
@@ -177,9 +178,12 @@ class Router:
             tap_lost=self._tap_lost,
             persist_boot=self._persist_boot,
             remember_hosts=self._remember_hosts,
+            block_port=lambda mac: self._loops.block(mac),
             answered=lambda answer: self._inquiries.answered(answer),
         )
 
+        self._loops = Loops(self._netlink, self._devices.capturing, self._node.notices, self._clock)
+        self._closing.push_async_callback(self._loops.close)
         self._inquiries = Inquiries(self._node, self._driver.wake, self._clock)
 
     def _node_config(self, identity: Identity) -> NodeConfig:
@@ -214,6 +218,7 @@ class Router:
         )
         ends = await self._netlink.run(lambda ipr: host_ends(ipr, self._devices.capturing.bridge))
         await self._attachments.adopt(state.attachments(), ends)
+        await self._loops.start()
         self._watch = Watch(
             attachments=self._attachments,
             docker=docker,

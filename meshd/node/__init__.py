@@ -20,6 +20,27 @@ The driver's contract: after anything that goes in, if `touched`, carry out `pol
 from __future__ import annotations
 
 from meshd.node.node import Node
-from meshd.node.outputs import Answered, CloseLink, DialLink, Output, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node.outputs import (
+    Answered,
+    BlockPort,
+    CloseLink,
+    DialLink,
+    Output,
+    PersistBoot,
+    RememberHosts,
+    Resolve,
+    SendLink,
+)
 
-__all__ = ["Answered", "CloseLink", "DialLink", "Node", "Output", "PersistBoot", "RememberHosts", "Resolve", "SendLink"]
+__all__ = [
+    "Answered",
+    "BlockPort",
+    "CloseLink",
+    "DialLink",
+    "Node",
+    "Output",
+    "PersistBoot",
+    "RememberHosts",
+    "Resolve",
+    "SendLink",
+]

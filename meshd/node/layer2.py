@@ -16,6 +16,8 @@ from meshd.drops import DropCounters, DropReason
 from meshd.errors import UserError
 from meshd.forward.engine.interface import Inspected
 from meshd.forward.groups import MAX_MEMBERS, Wanted
+from meshd.forward.inspect import LOOP_PROBE
+from meshd.forward.loops import LoopWatch
 from meshd.forward.membership import parse_membership
 from meshd.forward.neighbours import Question, answer, parse_question
 from meshd.forward.snooping import Snooper
@@ -44,6 +46,8 @@ class Layer2:
         own: OwnRecords,
         peers: PeerTable,
         drops: DropCounters,
+        mesh_key: bytes,
+        boot: int,
         now: float,
     ) -> None:
         self._self = self_id
@@ -53,6 +57,8 @@ class Layer2:
         self._drops = drops
         self.mac = Mac(b"\x02\x6e" + self_id[:4])
         self._snooper = Snooper(self.mac, now)
+        self._loops = LoopWatch(mesh_key, self_id, boot, self.mac, now)
+        self._found: dict[HostId, Mac] = {}
         self._published: Wanted | None = None
         self._publish_at = now
         self.answered = 0
@@ -60,6 +66,8 @@ class Layer2:
     # ── asked by the engine
 
     def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
+        if frame[12:14] == LOOP_PROBE:
+            return self._probe(bytes(frame), now)
         question = parse_question(frame)
         if question is not None:
             return self._answer(segment, question)
@@ -71,6 +79,17 @@ class Layer2:
         if not (heard.joined or heard.left) or len(hungry) > MAX_MEMBERS:
             return _ON
         return Inspected(forward=False, peers=self._slots(sorted(hungry)))
+
+    def _probe(self, frame: bytes, now: float) -> Inspected:
+        host = self._loops.captured(frame, now)
+        if host is not None:
+            self._found[host] = Mac(frame[6:12])
+        return _HERE if self._loops.is_probe(frame) else _ON
+
+    def take_loops(self) -> dict[HostId, Mac]:
+        """Whose probes came back since the last time, and from which MAC."""
+        found, self._found = self._found, {}
+        return found
 
     def members(self, group: Mac) -> tuple[SlotId, ...] | None:
         """Who gets frames for this group; None: everybody, along the tree."""
@@ -103,13 +122,16 @@ class Layer2:
         return self._snooper.wanted(now)
 
     def next_deadline(self, now: float) -> float:
-        deadline = self._snooper.next_deadline()
+        deadline = min(self._snooper.next_deadline(), self._loops.next_deadline())
         return min(deadline, self._publish_at) if self._to_publish(now) is not None else deadline
 
     def handle_timer(self, now: float) -> list[bytes]:
         """Returns the frames to write to the frame port."""
         self._snooper.set_somebody(self._own.somebody, now)
         frames = self._snooper.handle_timer(now)
+        probe = self._loops.probe(now)
+        if probe is not None and self._own.somebody:
+            frames.append(probe)
         wanted = self._to_publish(now)
         if wanted is not None and now >= self._publish_at:
             self._publish_at = now + PUBLISH_EVERY_S

@@ -34,7 +34,7 @@ from meshd.node.layer2 import Layer2
 from meshd.node.links import OTHER_KEY_HINT, LinkTable
 from meshd.node.memory import HostMemory
 from meshd.node.notices import Notices
-from meshd.node.outputs import Answered, Output, PersistBoot
+from meshd.node.outputs import Answered, BlockPort, Output, PersistBoot
 from meshd.node.own import OwnRecords
 from meshd.node.peers import PeerTable
 from meshd.node.queries import Queries
@@ -139,6 +139,8 @@ class Node:
             own=self.own,
             peers=self.peers,
             drops=self.drops,
+            mesh_key=mesh.key,
+            boot=boot,
             now=now,
         )
         upcalls = EngineUpcalls(
@@ -308,6 +310,7 @@ class Node:
         self._tend_queries(now)
         for frame in self.layer2.handle_timer(now):
             self.engine.send_frame(frame)
+        self._outputs += [BlockPort(mac) for mac in self.layer2.take_loops().values()]
         if (remember := self._memory.poll(self.directory.hosts, now)) is not None:
             self._outputs.append(remember)
         if now >= self._sweep_at:

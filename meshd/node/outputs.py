@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from meshd.ids import Endpoint, HostId, LinkId
+from meshd.ids import Endpoint, HostId, LinkId, Mac
 from meshd.node.queries import Answer
 
-__all__ = ["Answered", "CloseLink", "DialLink", "Output", "PersistBoot", "RememberHosts", "Resolve", "SendLink"]
+__all__ = [
+    "Answered",
+    "BlockPort",
+    "CloseLink",
+    "DialLink",
+    "Output",
+    "PersistBoot",
+    "RememberHosts",
+    "Resolve",
+    "SendLink",
+]
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,4 +70,11 @@ class Answered:
     answer: Answer
 
 
-Output = DialLink | SendLink | CloseLink | Resolve | PersistBoot | RememberHosts | Answered
+@dataclass(slots=True, frozen=True)
+class BlockPort:
+    """The bridge port behind this MAC leads to a loop."""
+
+    mac: Mac
+
+
+Output = DialLink | SendLink | CloseLink | Resolve | PersistBoot | RememberHosts | Answered | BlockPort

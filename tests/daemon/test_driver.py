@@ -16,7 +16,7 @@ import uvloop
 from meshd.daemon import driver as driving
 from meshd.daemon.driver import MAX_RESOLUTIONS, Driver, KnownHosts
 from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
-from meshd.ids import Endpoint, HostId, LinkId
+from meshd.ids import Endpoint, HostId, LinkId, Mac
 from meshd.node import Answered, CloseLink, DialLink, Node, Output, PersistBoot, RememberHosts, Resolve, SendLink
 from meshd.node.queries import Answer
 
@@ -164,6 +164,7 @@ class Bench:
         self.lost = 0
         self.boots: list[int] = []
         self.hosts: list[KnownHosts] = []
+        self.blocked: list[Mac] = []
         self.answers: list[Answer] = []
         self.clock: Callable[[], float] = time.monotonic
         self.side_port = SidePort()
@@ -177,6 +178,7 @@ class Bench:
             tap_lost=self.tap_lost,
             persist_boot=self.boots.append,
             remember_hosts=self.hosts.append,
+            block_port=self.blocked.append,
             answered=self.answers.append,
             side_ports=[cast(DatagramPort, self.side_port)],
             steer=self.steered.append,

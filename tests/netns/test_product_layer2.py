@@ -1,0 +1,61 @@
+"""Layer 2 between two real hosts: a loop beside the mesh is found and cut, and questions do not travel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.netns.lab import Container, Host, Lab, command, until
+from tests.netns.traffic import Capture
+
+ONE, TWO = "10.32.0.1", "10.32.0.2"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, list[Container]]]:
+    with Lab(tmp_path_factory.mktemp("layer2"), 2) as lab:
+        boxes = [lab.container(f"c{number}") for number in (1, 2)]
+        first, second = lab.hosts
+        first.launch()
+        second.launch("--key-file", lab.key_copy(first), "--peers", first.address)
+        first.attach(boxes[0], f"{ONE}/24", "fd32::1/64")
+        second.meshd("attach", "--port-security", f"{TWO}/24", "fd32::2/64", boxes[1].word)
+        lab.meshed()
+        boxes[0].reach(TWO)
+        yield lab, boxes
+
+
+def test_questions_are_answered_on_the_host_that_asks(lab: tuple[Lab, list[Container]]) -> None:
+    """In IPv4 and in IPv6, with port security at the other end."""
+    _, (one, two) = lab
+    one.ip("neigh", "flush", "dev", "mesh0")
+    with Capture(two) as seen:
+        assert one.ping(TWO)
+        assert one.ping("fd32::2")
+    asked = [frame for frame in seen.frames if frame[12:14] == b"\x08\x06" and frame[:6] == b"\xff" * 6]
+    assert [frame for frame in asked if frame[6:12].hex(":") == one.mac()] == []
+
+
+def notices(host: Host) -> list[str]:
+    return [text for text in host.report()["Notices"] if text.startswith("a loop: ")]
+
+
+def test_a_loop_beside_the_mesh_is_cut(lab: tuple[Lab, list[Container]]) -> None:
+    where, (one, two) = lab
+    first, second = where.hosts
+    ends = [f"lp{number}{where.hosts[0].name[-4:]}" for number in (1, 2)]
+    command(
+        *("ip", "-n", first.name, "link", "add", ends[0], "type", "veth", "peer", "name", ends[1], "netns", second.name)
+    )
+    for host, end in ((first, ends[0]), (second, ends[1])):
+        host.ip("link", "set", end, "master", "meshd", "up")
+    began = time.monotonic()
+    until(lambda: notices(first) or notices(second), "the loop is found")
+    print("seconds_until_a_loop_is_cut:", round(time.monotonic() - began, 2))
+    blocked = [host for host in (first, second) if notices(host)]
+    end = ends[0] if blocked[0] is first else ends[1]
+    assert "state DOWN" in blocked[0].ip("link", "show", end)
+    # What was seen on the wrong side meanwhile is put right by the next frame from the right one.
+    until(lambda: two.ping(ONE) and one.ping(TWO), "both reach each other again")
