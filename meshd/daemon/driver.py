@@ -228,7 +228,7 @@ class Driver:
 
     # ── control streams (LinkEvents)
 
-    def accepted(self, source: Endpoint) -> LinkId | None:
+    def accepted(self, source: Endpoint) -> LinkId:
         """The answer comes first: what the node wants done with this link must find its stream."""
         link = self._node.link_accepted(source, self._clock())
         self._loop.call_soon(self._run, _nothing)

@@ -31,6 +31,7 @@ from meshd.gossip.requests import Resolve as ResolveRequest
 from meshd.gossip.targets import Target
 from meshd.ids import Endpoint, HostId, LinkId
 from meshd.node.directory import Directory
+from meshd.node.halfopen import who_gives_way
 from meshd.node.outputs import CloseLink, DialLink, Output, Resolve, SendLink
 
 __all__ = ["LinkEvents", "LinkTable"]
@@ -109,11 +110,14 @@ class LinkTable:
 
     # ── the driver's reports
 
-    def accepted(self, source: Endpoint, now: float) -> LinkId | None:
-        half_open = sum(held.host is None and not held.outbound for held in self._links.values())
-        if half_open >= MAX_HALF_OPEN:
+    def accepted(self, source: Endpoint, now: float) -> LinkId:
+        half_open = [
+            (link, held.endpoint) for link, held in self._links.items() if held.host is None and not held.outbound
+        ]
+        if len(half_open) >= MAX_HALF_OPEN:
             self._drops.add(DropReason.LINK_LIMIT)
-            return None
+            gone = who_gives_way(half_open)
+            self._remove(gone, self._links[gone], "too many in their handshake", now, True)
         link = LinkId(next(self._numbers))
         control = ControlLink(self._config, address=str(source), dial=False, now=now)
         self._links[link] = _Held(control, source, outbound=False)

@@ -223,7 +223,7 @@ class Node:
 
     # ── what the driver reports
 
-    def link_accepted(self, source: Endpoint, now: float) -> LinkId | None:
+    def link_accepted(self, source: Endpoint, now: float) -> LinkId:
         self.touched = True
         return self.links.accepted(source, now)
 

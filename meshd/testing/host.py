@@ -326,8 +326,6 @@ class SimHost:
         if not self.running:
             return None
         link = self.node.link_accepted(stream.remote, self.now)
-        if link is None:
-            return None
         self._streams[link] = stream
         self._carry_out()
         return _Events(self, link)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from meshd.crypto.cookie import COOKIE_SIZE
 from tests.netns.lab import Container, Host, Lab, until
 from tests.netns.traffic import Capture, Stream, tcp_arrives_whole
 
@@ -194,7 +195,7 @@ def answers(capture: Capture, host: Host) -> list[bytes]:
 def test_a_copy_of_what_a_host_sent_is_dropped(
     lab: Lab, capture: Capture, containers: list[Container], stranger: Container
 ) -> None:
-    """Replayed from elsewhere: nothing arrives twice, nothing is answered, the session goes on."""
+    """Replayed from elsewhere: nothing arrives twice, the session goes on. Only a type 1 may be answered, by a smaller cookie."""
     host = lab.hosts[1]
     copies = [
         payload
@@ -202,13 +203,22 @@ def test_a_copy_of_what_a_host_sent_is_dropped(
         if (source, destination) == (lab.hosts[0].address, host.address)
     ][-500:]
     assert len(copies) == 500
+    openings = sum(copy[0] == 0x11 for copy in copies)
     before = drops(host)
-    with Capture(stranger) as heard, stranger.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    with (
+        Capture(containers[1]) as delivered,
+        Capture(stranger) as heard,
+        stranger.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
         for datagram in copies:
             sender.sendto(datagram, (host.address, 6783))
         until(lambda: sum(drops(host).values()) - sum(before.values()) >= 400, "they are counted")
         assert containers[0].ping(ADDRESSES[1], count=10)
-    assert answers(heard, host) == []
+    assert [*delivered.packets(socket.IPPROTO_UDP), *delivered.packets(socket.IPPROTO_TCP)] == []
+    cookies = answers(heard, host)
+    assert {(cookie[0], len(cookie)) for cookie in cookies} <= {(0x13, COOKIE_SIZE)}
+    assert len(cookies) <= openings
+    assert host.established() == {f"{NICKNAME}1"}
     assert {path["Endpoint"] for path in host.report()["Paths"]} == {f"{lab.hosts[0].address}:6783"}
 
 

@@ -23,14 +23,33 @@ def test_half_open_links_are_bounded_and_end_by_themselves() -> None:
     mesh, node = alone()
     now = mesh.clock_now
     links = [node.link_accepted(Endpoint("10.0.9.9", port), now) for port in range(1, MAX_HALF_OPEN + 6)]
-    assert links.count(None) == 5
+    assert poll(node, now) == [CloseLink(link) for link in links[:5]]
     assert node.drops[DropReason.LINK_LIMIT] == 5
-    held = [link for link in links if link is not None]
+    held = links[5:]
     assert len(set(held)) == MAX_HALF_OPEN
     node.handle_timer(now + 6.0)  # nobody has said who they are
     closed = {output.link for output in poll(node, now + 6.0) if isinstance(output, CloseLink)}
     assert closed == set(held)
-    assert node.link_accepted(Endpoint("10.0.9.9", 99), now + 6.0) is not None
+    assert node.link_accepted(Endpoint("10.0.9.9", 99), now + 6.0) not in links
+    assert not poll(node, now + 6.0)
+
+
+def test_one_source_that_holds_links_half_open_costs_the_others_none() -> None:
+    """By /64 where it is IPv6: its addresses are as many as it likes."""
+    mesh, node = alone()
+    now = mesh.clock_now
+    others = [node.link_accepted(Endpoint(f"10.0.8.{number}", 1), now) for number in range(MAX_HALF_OPEN // 2)]
+    greedy = [node.link_accepted(Endpoint(f"fd00::{number:x}", 1), now) for number in range(1, MAX_HALF_OPEN)]
+    others.append(node.link_accepted(Endpoint("fd00:0:0:1::1", 1), now))
+    closed = [output.link for output in poll(node, now) if isinstance(output, CloseLink)]
+    assert closed == greedy[: len(others) + len(greedy) - MAX_HALF_OPEN]
+
+
+def test_where_all_sources_hold_one_link_the_oldest_gives_way() -> None:
+    mesh, node = alone()
+    now = mesh.clock_now
+    links = [node.link_accepted(Endpoint(f"10.0.8.{number}", 1), now) for number in range(MAX_HALF_OPEN + 3)]
+    assert poll(node, now) == [CloseLink(link) for link in links[:3]]
 
 
 def test_garbage_ends_a_link_and_nothing_else() -> None:
@@ -38,7 +57,6 @@ def test_garbage_ends_a_link_and_nothing_else() -> None:
     now = mesh.clock_now
     for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 300, b"\xff" * 70_000, b"\x16\x03\x01\x02\x00"):
         link = node.link_accepted(Endpoint("10.0.9.9", 1), now)
-        assert link is not None
         node.receive_link(link, garbage, now)
         node.handle_timer(now + 6.0)
         outputs = poll(node, now + 6.0)
