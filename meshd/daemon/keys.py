@@ -2,6 +2,8 @@
 
 A key that is there already is never replaced by `launch`: a host that was given the wrong one by mistake would otherwise leave its
 mesh without a word. `meshd key set` does that, on purpose and while the router is stopped.
+
+A mesh that is founded on a CPU without AES instructions uses ChaCha20-Poly1305; such a host does not join one that uses AES.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meshd.config import LaunchOptions, Paths, Secret
+from meshd.crypto.aead import Suite
 from meshd.crypto.identity import Identity
 from meshd.crypto.meshkey import MeshKey, check_password
+from meshd.daemon.cpu import has_aes
 from meshd.daemon.files import make_private_folder, read_secret_file, write_private
 from meshd.daemon.supervise import lock_is_free
 from meshd.errors import DecodeError, UserError
@@ -33,15 +37,30 @@ def settle_key(options: LaunchOptions, paths: Paths) -> SettledKey:
     given = _given_key(options)
     stored = load_key(paths) if paths.key_file.exists() else None
     if stored is not None:
+        _check_cpu(stored)
         if given is not None and given != stored:
             raise UserError(
                 "this host belongs to a mesh with another key",
                 hint="`meshd key set` moves it to the other mesh; without a key, `meshd launch` uses the one it has",
             )
         return SettledKey(key=Secret(stored.to_text()), written=False, founded=False)
-    key = given or MeshKey.generate(os.urandom)
+    key = given or _generate()
+    _check_cpu(key)
     write_private(paths.key_file, key.to_text().encode() + b"\n")
     return SettledKey(key=Secret(key.to_text()), written=True, founded=given is None, warnings=_password_warning(key))
+
+
+def _generate() -> MeshKey:
+    """A new mesh's key, for a suite that this CPU is good at."""
+    return MeshKey.generate(os.urandom, Suite.AES_256_GCM if has_aes() else Suite.CHACHA20_POLY1305)
+
+
+def _check_cpu(key: MeshKey) -> None:
+    if key.suite is not Suite.CHACHA20_POLY1305 and not has_aes():
+        raise UserError(
+            "this mesh uses AES, and this CPU has no instructions for it",
+            hint="a mesh that is founded on this host uses ChaCha20-Poly1305, which every host can: `meshd key new --force`",
+        )
 
 
 def _password_warning(key: MeshKey) -> tuple[str, ...]:
@@ -103,7 +122,7 @@ def new_key(paths: Paths, *, replace: bool = False) -> None:
             "this host has a mesh key already", hint="`meshd key new --force` makes another, for a new mesh"
         )
     make_private_folder(paths.db)
-    write_private(paths.key_file, MeshKey.generate(os.urandom).to_text().encode() + b"\n")
+    write_private(paths.key_file, _generate().to_text().encode() + b"\n")
 
 
 def _require_stopped(paths: Paths) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from meshd.config import LaunchOptions, Paths, Secret
+from meshd.crypto.aead import Suite
 from meshd.crypto.meshkey import MeshKey
+from meshd.daemon import keys
+from meshd.daemon.cpu import has_aes
 from meshd.daemon.files import write_private
 from meshd.daemon.keys import load_identity, load_key, new_key, set_key, settle_key
 from meshd.daemon.supervise import take_lock
@@ -204,3 +207,39 @@ def test_a_damaged_identity_is_an_error_and_stays(paths: Paths, damage: str) -> 
 
 def test_results_do_not_show_the_key(paths: Paths) -> None:
     assert KEY not in repr(settle_key(LaunchOptions(key=Secret(KEY)), paths))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor : 0\nflags\t\t: fpu aes sse\n", True),
+        ("processor : 0\nflags\t\t: fpu vaes sse\n", False),
+        ("Features\t: fp asimd aes sha1\n", True),
+        ("Features\t: fp asimd crc32\n", False),
+        ("cpu : POWER9\n", True),
+        (None, True),
+    ],
+)
+def test_what_the_cpu_says_of_aes(tmp_path: Path, text: str | None, expected: bool) -> None:
+    file = tmp_path / "cpuinfo"
+    if text is not None:
+        file.write_text(text)
+    assert has_aes(file) is expected
+
+
+def test_without_aes_a_new_mesh_uses_chacha_and_one_with_aes_is_refused(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "has_aes", lambda: False)
+    for options in (LaunchOptions(key=Secret(KEY)), LaunchOptions(password=Secret("a password of some length"))):
+        with pytest.raises(UserError, match="no instructions for it"):
+            settle_key(options, paths)
+        assert not paths.key_file.exists()
+    founded = settle_key(LaunchOptions(), paths)
+    assert MeshKey.parse(founded.key.reveal()).suite is Suite.CHACHA20_POLY1305
+    assert not settle_key(LaunchOptions(), paths).written
+    monkeypatch.setattr(keys, "has_aes", lambda: True)
+    set_key(paths, KEY)
+    monkeypatch.setattr(keys, "has_aes", lambda: False)
+    with pytest.raises(UserError, match="no instructions for it"):
+        settle_key(LaunchOptions(), paths)
