@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meshd.ids import DEFAULT_PORT, Mac
+from meshd.ids import DEFAULT_PORT, Endpoint, Mac
 
 __all__ = [
     "DEFAULT_BRIDGE",
@@ -121,6 +121,9 @@ class LaunchOptions:
     foreground: bool = False
     bridge: str = DEFAULT_BRIDGE
     port: int = DEFAULT_PORT
+    advertise: tuple[
+        str, ...
+    ] = ()  # ADDR or ADDR:PORT at which others may reach this host, beside those it finds itself
     host: str | None = None  # bind address of UDP and TCP; None: all
     mtu: int | None = None  # interface MTU; None: from the underlay
     mesh: str = DEFAULT_MESH  # the name that salts a password
@@ -153,6 +156,7 @@ class NodeConfig:
     nickname: str
     version: str
     port: int = DEFAULT_PORT
+    advertise: tuple[Endpoint, ...] = ()  # what the user says; published first
     endpoints: tuple[str, ...] = ()  # numeric addresses, without port, at which others may reach this host
     own_addresses: frozenset[str] = field(default_factory=frozenset)  # every address of this machine: never a peer's
     discovery: bool = True

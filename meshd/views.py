@@ -70,8 +70,8 @@ class PathView:
 
     name: str
     nickname: str
-    kind: str  # "direct" today; "relay" follows
-    endpoint: str
+    kind: str  # direct | relay
+    endpoint: str  # where datagrams for it leave to: of a relay, the relay's
     state: str  # idle | probing | alive | suspect | dead | no session
     reason: str  # why this path is in use, or why there is none
     mtu: int  # largest inner frame payload (IP MTU) that one datagram of this path carries
@@ -83,6 +83,11 @@ class PathView:
     frames_in: int
     bytes_out: int
     bytes_in: int
+    via: str = ""  # label of the host that passes it on
+    datagrams_out: int = 0
+    datagrams_in: int = 0
+    relayed_bytes_out: int = 0  # in datagrams that this peer passes on, or gets for us to pass on to it
+    relayed_bytes_in: int = 0
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -43,6 +43,12 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(1, 65535), help="TCP and UDP port."
 )
 @click.option("--host", metavar="IP", help="Address to listen on (default: all).")
+@click.option(
+    "--advertise",
+    metavar="ADDR[:PORT],…",
+    multiple=True,
+    help="Address at which others reach this host, if it cannot find that out itself.",
+)
 @click.option("--mtu", type=int, help="MTU of containers' interfaces (default: from the underlay, 1372 at 1500).")
 @click.option("--mesh", default=DEFAULT_MESH, show_default=True, help="Name of the mesh; it salts a password.")
 @click.option("--name", metavar="MAC", help="Peer name (default: from the host's key).")
@@ -72,6 +78,7 @@ def launch(
     capture: str,
     port: int,
     host: str | None,
+    advertise: tuple[str, ...],
     mtu: int | None,
     mesh: str,
     name: str | None,
@@ -118,6 +125,7 @@ def launch(
         bridge=bridge,
         capture=capture,
         port=port,
+        advertise=_listed(advertise),
         host=host,
         mtu=mtu,
         mesh=mesh,
@@ -155,6 +163,11 @@ def _secrets(key: str | None, password: str | None, *, from_file: bool) -> tuple
             wipe_argv([secret])
             warn(f"a {what} on the command line can be seen by others; use --{what}-file or {name}")
     return typed if from_file or any(typed) else from_environment
+
+
+def _listed(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Options that may be given again, and hold commas."""
+    return tuple(dict.fromkeys(one for text in texts for one in text.replace(",", " ").split()))
 
 
 def _peers(positional: tuple[str, ...], listed: tuple[str, ...]) -> tuple[str, ...]:

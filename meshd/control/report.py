@@ -112,6 +112,7 @@ def path_body(path: PathView) -> Json:
         "Name": path.name,
         "NickName": path.nickname,
         "Kind": path.kind,
+        "Via": path.via,
         "Endpoint": path.endpoint,
         "State": path.state,
         "Reason": path.reason,
@@ -122,8 +123,12 @@ def path_body(path: PathView) -> Json:
         "SessionAgeS": None if path.session_age_s is None else round(path.session_age_s, 1),
         "FramesOut": path.frames_out,
         "FramesIn": path.frames_in,
+        "DatagramsOut": path.datagrams_out,
+        "DatagramsIn": path.datagrams_in,
         "BytesOut": path.bytes_out,
         "BytesIn": path.bytes_in,
+        "RelayedBytesOut": path.relayed_bytes_out,
+        "RelayedBytesIn": path.relayed_bytes_in,
     }
 
 

@@ -34,6 +34,8 @@ def read_options(run: Path) -> LaunchOptions:
         shown = json.loads(path.read_text())
         known = {field.name for field in fields(LaunchOptions)} - _SECRETS
         chosen = {name: value for name, value in shown.items() if name in known}
-        return LaunchOptions(**{**chosen, "peers": tuple(chosen.get("peers", ()))})
+        return LaunchOptions(
+            **{**chosen, "peers": tuple(chosen.get("peers", ())), "advertise": tuple(chosen.get("advertise", ()))}
+        )
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error})", hint="start again with `meshd launch`") from error

@@ -8,6 +8,7 @@ import re
 from meshd.capture.netlink import Netlink
 from meshd.capture.preflight import check_machine, check_pcap_machine, check_rights
 from meshd.config import DEFAULT_BRIDGE, MAX_INTERFACE_MTU, MIN_INTERFACE_MTU, LaunchOptions, Paths
+from meshd.daemon.advertised import parse_advertised
 from meshd.daemon.supervise import lock_is_free
 from meshd.errors import UserError
 from meshd.forward.engine.choice import choose_engine
@@ -55,6 +56,7 @@ def _check_options(options: LaunchOptions) -> None:
         raise UserError(f"port {options.port} is not between 1 and 65535")
     if options.mtu is not None and not MIN_INTERFACE_MTU <= options.mtu <= MAX_INTERFACE_MTU:
         raise UserError(f"an MTU of {options.mtu} is not between {MIN_INTERFACE_MTU} and {MAX_INTERFACE_MTU}")
+    parse_advertised(options.advertise, options.port)
     if options.host is not None:
         try:
             ipaddress.ip_address(options.host)

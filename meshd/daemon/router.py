@@ -29,6 +29,7 @@ from meshd.control.api import AttachRequest, AttachResult, CaptureRequest, Detac
 from meshd.control.server import serve
 from meshd.crypto.identity import Identity
 from meshd.crypto.meshkey import MeshKey
+from meshd.daemon.advertised import parse_advertised
 from meshd.daemon.attachments import Attachments
 from meshd.daemon.devices import bridge_mac, open_devices, survey
 from meshd.daemon.driver import Driver, KnownHosts
@@ -193,6 +194,7 @@ class Router:
             nickname=options.nickname or "",
             version=__version__,
             port=options.port,
+            advertise=parse_advertised(options.advertise, options.port),
             endpoints=self._underlay.endpoints,
             own_addresses=self._underlay.own_addresses,
             discovery=options.discovery,

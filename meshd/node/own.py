@@ -76,12 +76,15 @@ class OwnRecords:
         self._gossip.put(HOST_KEY, encode_value(value), now)
 
     def _endpoints(self) -> tuple[Endpoint, ...]:
-        """Where others saw us first: such an address has worked for somebody."""
-        addresses = dict.fromkeys((*list(self._observed.values())[-MAX_OBSERVED:], *self._config.endpoints))
-        return tuple(Endpoint(address, self._config.port) for address in addresses)[:MAX_ENDPOINTS]
+        """What the user says, then where others saw us: such an address has worked for somebody."""
+        found = (*list(self._observed.values())[-MAX_OBSERVED:], *self._config.endpoints)
+        endpoints = (*self._config.advertise, *(Endpoint(address, self._config.port) for address in found))
+        return tuple(dict.fromkeys(endpoints))[:MAX_ENDPOINTS]
 
     def seen_at(self, neighbour: HostId, address: str, now: float) -> None:
         """A neighbour tells at which address it sees us."""
+        if "%" in address:
+            return  # link-local: it means something on that link alone
         if address and self._observed.get(neighbour) != address:
             before = self._endpoints()
             self._observed.pop(neighbour, None)

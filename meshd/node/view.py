@@ -9,21 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshd.drops import DropCounters
-from meshd.forward.engine.interface import PeerCounters
 from meshd.forward.fdb import ClaimKind, MacKey
-from meshd.forward.path import PathState
 from meshd.gossip.requests import Connection
 from meshd.ids import HostId, format_mac, short_id
 from meshd.node.own import PROTOCOL_VERSION
-from meshd.node.peers import Peer
+from meshd.node.path_view import SEALED_OVERHEAD, kind_of, mtu_of, via_of
+from meshd.node.path_view import path_view as view_of_path
 from meshd.views import ConnectionView, GossipView, LinkView, MacView, NodeView, PathView, PeerView, RouteView
 
 if TYPE_CHECKING:
     from meshd.node.node import Node
 
 __all__ = ["SEALED_OVERHEAD", "build_view", "name_of", "path_view"]
-
-SEALED_OVERHEAD = 48  # Ethernet 14, entry 2, data header 16, tag 16: from UDP payload to inner IP packet
 
 
 def build_view(node: Node, now: float) -> NodeView:
@@ -138,78 +135,25 @@ def _connection(node: Node, row: Connection) -> ConnectionView:
     name, nickname = name_of(node, row.host)
     encrypted = "encrypted" if node.mesh.suite.secret else "unencrypted"
     peer = node.peers.peers.get(row.host)
-    attributes = {"mtu": str(_path_mtu(peer))} if peer is not None and peer.path is not None else {}
+    kind, attributes = "direct", {}
+    if peer is not None and peer.path is not None:
+        kind, attributes["mtu"] = kind_of(peer), str(mtu_of(peer))
+    if peer is not None and peer.via is not None:
+        attributes["via"] = via_of(node, peer)
     return ConnectionView(
         address=row.address,
         outbound=row.outbound,
         state=row.state,
-        info=f"{encrypted:<11} {'direct':<6}",
+        info=f"{encrypted:<11} {kind:<6}",
         name=name,
         nickname=nickname,
         attributes=attributes,
     )
 
 
-def _path_mtu(peer: Peer) -> int:
-    return peer.sizes.datagram - SEALED_OVERHEAD if peer.sizes is not None else 0
-
-
 def path_view(node: Node, host: HostId, now: float) -> PathView:
     """How data reaches a host now, and why so."""
-    name, nickname = name_of(node, host)
-    peer = node.peers.peers.get(host)
-    if peer is None:
-        return PathView(
-            name=name,
-            nickname=nickname,
-            kind="direct",
-            endpoint="",
-            state="no session",
-            reason="no frame wanted it yet",
-            mtu=0,
-            rtt_ms=None,
-            loss=0.0,
-            since_s=0.0,
-            session_age_s=None,
-            frames_out=0,
-            frames_in=0,
-            bytes_out=0,
-            bytes_in=0,
-        )
-    counted = node.engine.peer_counters().get(peer.slot, PeerCounters())
-    seen = peer.monitor.view()
-    keypair = node.peers.sessions.keypair(host)
-    return PathView(
-        name=name,
-        nickname=nickname,
-        kind="direct",
-        endpoint=str(peer.path or seen.endpoint or ""),
-        state="no session" if keypair is None else seen.state.value,
-        reason=_reason(node, peer),
-        mtu=_path_mtu(peer) if peer.path is not None else 0,
-        rtt_ms=round(seen.srtt * 1000, 3) if seen.srtt is not None else None,
-        loss=round(seen.loss, 4),
-        since_s=round(now - seen.since, 1) if seen.since is not None else 0.0,
-        session_age_s=round(now - peer.session_since, 1) if peer.session_since is not None else None,
-        frames_out=counted.frames_out,
-        frames_in=counted.frames_in,
-        bytes_out=counted.bytes_out,
-        bytes_in=counted.bytes_in,
-    )
-
-
-def _reason(node: Node, peer: Peer) -> str:
-    """Why this path, or why none."""
-    state = peer.monitor.state
-    if state is PathState.DEAD:
-        return "no answer to our probes: new keys are being made over all known addresses"
-    if node.peers.sessions.keypair(peer.host) is None:
-        if node.peers.sessions.handshaking(peer.host):
-            return "handshake under way"
-        return peer.failure or ("no frame wanted it yet" if not peer.keep else "no address known")
-    if peer.observed is not None and peer.path == peer.observed:
-        return "the address of the control link"
-    return "an address of the host's record"
+    return view_of_path(node, host, *name_of(node, host), now)
 
 
 # ── MACs, addresses, routes

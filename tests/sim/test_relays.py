@@ -6,6 +6,7 @@ Traffic is a frame each way every 25 ms; a gap is the longest time in which none
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 
@@ -103,6 +104,11 @@ def test_a_path_that_is_cut_is_gone_round_within_four_seconds_and_comes_back_wit
         assert one.node.peers.peers[other.host_id].via == c.host_id
         assert other.host_id not in one.node.peers.alive()  # down both ways
         assert other.host_id in one.node.reach.alive
+        shown = path(one, other)
+        assert (shown.kind, shown.state, shown.endpoint) == ("relay", "alive", f"{c.address}:6783")
+        assert shown.via.endswith("(h2)")
+        assert re.fullmatch(rf"relayed via h2: no answer on {other.address}:6783 for 2\d s", shown.reason)
+        assert shown.mtu == 1500 - 28 - 52 - 48
     assert a.node.peers.sessions.keypair(b.host_id) == keys  # the same keys, another way
     mesh.assert_floods()
     mesh.net.topology.heal()
