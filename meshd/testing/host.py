@@ -105,6 +105,7 @@ class SimHost:
         targets: Collection[str] = (),
         discovery: bool = True,
         rekey_s: float = 120.0,
+        advertise: tuple[Endpoint, ...] = (),
         signer: Callable[[Identity], Signer] | None = None,
         verifier: Verifier = verify_signature,
     ) -> None:
@@ -118,6 +119,7 @@ class SimHost:
         self.targets = tuple(targets)
         self._discovery = discovery
         self._rekey_s = rekey_s
+        self._advertise = advertise
         self._rng = random.Random(f"{name}/{net.rng.random()}")
         self.identity = Identity.generate(self._rng.randbytes)
         self._signer = signer
@@ -152,6 +154,7 @@ class SimHost:
             name=host_name(self.host_id),
             nickname=self.name,
             version="sim",
+            advertise=self._advertise,
             endpoints=(self.address,),
             own_addresses=frozenset({self.address, "127.0.0.1"}),
             discovery=self._discovery,

@@ -21,7 +21,7 @@ from meshd.gossip.values import (
     decode_value,
     learned_key,
 )
-from meshd.ids import HostId, Mac, SegmentId, short_id
+from meshd.ids import Endpoint, HostId, Mac, SegmentId, short_id
 from meshd.node import Node
 from meshd.node.own import MAX_OBSERVED
 from meshd.testing.host import SimHost
@@ -54,6 +54,15 @@ def endpoints(node: Node) -> list[str]:
 
 
 # ── who we are
+
+
+def test_what_is_advertised_comes_first_and_link_local_sights_are_not_told() -> None:
+    net = SimNetwork(seed=1)
+    host = SimHost(net, "a", "10.0.0.1", MeshKey.generate(net.rng.randbytes), advertise=(Endpoint("192.0.2.1", 7000),))
+    host.start()
+    host.node.own.seen_at(FAR, "fe80::1%eth0", host.now)
+    host.node.own.seen_at(FAR, "10.0.0.9", host.now)
+    assert endpoints(host.node) == ["192.0.2.1:7000", "10.0.0.9:6783", "10.0.0.1:6783"]
 
 
 def test_the_host_record(node: Node) -> None:
