@@ -4,6 +4,7 @@ arguments, so a thousand nodes run in one process on a virtual clock, and the sa
     upcalls      what the engine asks: verdicts, flood trees; notes what came in for later
     peers        slots, sessions, paths
     links        control links: whom to dial, handshakes, messages to and from gossip
+    neighbours   whom links and paths are kept with
     directory    what the records say, as tables
     own          what this host says of itself
     reach        which hosts are alive

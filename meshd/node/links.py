@@ -80,14 +80,13 @@ class LinkTable:
         connector: Connector,
         gossip: Gossip,
         directory: Directory,
-        events: LinkEvents,
         drops: DropCounters,
         rekey_s: float,
     ) -> None:
         self.connector = connector
         self._gossip = gossip
         self._directory = directory
-        self._events = events
+        self._events: LinkEvents
         self._drops = drops
         self._numbers = itertools.count(1)
         self._dials: dict[LinkId, Dial] = {}
@@ -107,6 +106,10 @@ class LinkTable:
             drops=drops,
             rekey_time=rekey_s,
         )
+
+    def bind(self, events: LinkEvents) -> None:
+        """Who is told: made after this table, which it asks."""
+        self._events = events
 
     # ── the driver's reports
 

@@ -23,16 +23,16 @@ from meshd.crypto.wire import LivenessCounter
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import UserError
 from meshd.forward.engine.interface import Engine, Upcalls
-from meshd.forward.query import PathQuery, PathReport, encode_report
+from meshd.forward.query import PathQuery, PathReport
 from meshd.gossip.connector import Connector
 from meshd.gossip.gossip import Gossip
-from meshd.gossip.overlay import choose_neighbours
 from meshd.gossip.store import Changed, OwnLogAhead
 from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, format_mac, peer_label, short_id
 from meshd.node.directory import Directory
 from meshd.node.layer2 import Layer2
 from meshd.node.links import OTHER_KEY_HINT, LinkTable
 from meshd.node.memory import HostMemory
+from meshd.node.neighbours import Neighbours
 from meshd.node.notices import Notices
 from meshd.node.outputs import Answered, BlockPort, Output, PersistBoot
 from meshd.node.own import OwnRecords
@@ -83,10 +83,8 @@ class Node:
         self.touched = True
         self.drops = DropCounters()
         self.notices = Notices()
-        self._rng = rng
         self._liveness = LivenessCounter(boot)
         self._outputs: list[Output] = []
-        self._wanted: frozenset[HostId] = frozenset()  # by the overlay: its choice is steady
         self._sweep_at = now + SWEEP_S
         self._reroute_at: float | None = None
         self._drain_at: float | None = None
@@ -129,9 +127,18 @@ class Node:
             connector=Connector(me=self.host_id, rng=rng, discovery=config.discovery, default_port=config.port),
             gossip=self.gossip,
             directory=self.directory,
-            events=self,
             drops=self.drops,
             rekey_s=config.rekey_interval_s,
+        )
+        self.neighbours = Neighbours(
+            config=config,
+            self_id=self.host_id,
+            links=self.links,
+            peers=self.peers,
+            directory=self.directory,
+            own=self.own,
+            rng=rng,
+            left=self.said_bye,
         )
         self.layer2 = Layer2(
             self_id=self.host_id,
@@ -153,7 +160,7 @@ class Node:
             drops=self.drops,
         )
         self._upcalls = upcalls
-        self.queries = Queries(self.peers.send, self.drops)
+        self.queries = Queries(self.peers.send, self.peers.seek, self.way_to, self.drops)
         self.engine = make_engine(upcalls)
         self.peers.bind(self.engine)
         own = frozenset(Endpoint(address, config.port) for address in config.own_addresses)
@@ -294,9 +301,7 @@ class Node:
         for peer, message, source, newest, heard_at in noted.controls:
             self.peers.take_control(peer, message, source, heard_at, newest=newest)
         for host in noted.wanted:
-            wanted = self.peers.admit(host)
-            if wanted is not None:
-                self.peers.connect(wanted, now)
+            self.peers.seek(host, now)
         for segment, mac in noted.sights:
             self._captured(segment, mac, now)
         self.peers.handle_timer(now)
@@ -307,7 +312,8 @@ class Node:
             self._reroute(now)
         if self.reach.handle_timer(now):
             self._alive_changed(now)
-        self._tend_queries(now)
+        self.queries.handle_timer(now)
+        self._outputs += map(Answered, self.queries.take_answers())
         for frame in self.layer2.handle_timer(now):
             self.engine.send_frame(frame)
         self._outputs += [BlockPort(mac) for mac in self.layer2.take_loops().values()]
@@ -380,20 +386,10 @@ class Node:
             self._alive_changed(now)
 
     def asked(self, host: HostId, query: PathQuery, now: float) -> None:
-        if self.queries.may_answer(host, now):
-            self.peers.send(host, encode_report(self.way_to(query.destination, query.token)))
+        self.queries.on_query(host, query, now)
 
     def reported(self, host: HostId, report: PathReport, now: float) -> None:
         self.queries.on_report(host, report, now)
-
-    def _tend_queries(self, now: float) -> None:
-        self.queries.handle_timer(now)
-        for host in self.queries.waiting_for():
-            peer = self.peers.admit(host)
-            if peer is not None:
-                self.peers.connect(peer, now)
-        while (answer := self.queries.next_answer()) is not None:
-            self._outputs.append(Answered(answer))
 
     def identified(self, endpoint: Endpoint, static: bytes, ed25519: bytes, now: float) -> None:
         self.notices.add(
@@ -402,52 +398,6 @@ class Node:
 
     def stranger(self, source: Endpoint, now: float) -> None:
         self.notices.add(f"{source.host} tried with another mesh key; {OTHER_KEY_HINT}", now)
-
-    # ── from the links (LinkEvents)
-
-    def neighbour_up(self, host: HostId, now: float) -> None:
-        self._observe(host, now)
-        self._choose_neighbours(now)
-
-    def neighbour_lost(self, host: HostId, left: bool, now: float) -> None:
-        if left:
-            self.peers.forget(host, now)
-            self.said_bye(host, now)
-        self._wanted -= {host}
-        self._choose_neighbours(now)
-
-    def dial_failed(self, endpoint: Endpoint, now: float) -> None:
-        """TCP is closed there; where nobody is known yet, UDP may be open and tell at least who it is."""
-        known = {host for host, record in self.directory.hosts.items() if endpoint in record.endpoints}
-        if not known and endpoint.host not in self.config.own_addresses:
-            self.peers.bootstrap(endpoint, now)
-        if known & self._wanted:
-            self._wanted -= known  # a larger mesh has others to choose
-            self._choose_neighbours(now)
-
-    def seen_at(self, neighbour: HostId, address: str, now: float) -> None:
-        self.own.seen_at(neighbour, address, now)
-
-    def _observe(self, host: HostId, now: float) -> None:
-        """Where a link with the host goes is where its datagrams go first; the port of an accepted one is in its record."""
-        link = self.links.link_of(host)
-        record = self.directory.hosts.get(host)
-        if link is not None and record is not None:
-            endpoint, outbound = link
-            self.peers.observed(host, endpoint if outbound else Endpoint(endpoint.host, record.port), now)
-
-    def _choose_neighbours(self, now: float) -> None:
-        """Whom to hold links with, and to whom a path is kept: the linked ones, and those that a link is wanted with.
-
-        So a lost host is looked for over UDP too, every few seconds: the connector's backoff is for hosts that may never be.
-        """
-        linked = self.links.linked_hosts()
-        hosts, connector = self.directory.hosts, self.links.connector
-        wanted = self._wanted = choose_neighbours(self.host_id, list(hosts), linked | self._wanted, self._rng)
-        connector.want({host: hosts[host].endpoints for host in sorted(wanted) if host in hosts}, now)
-        kept = wanted if self.config.discovery else connector.expected()
-        self.peers.keep((linked | kept) - {self.host_id}, now)
-        self.touched = True
 
     # ── from gossip
 
@@ -470,13 +420,13 @@ class Node:
         self._take_alarms(now)
         if hosts_changed:
             self._memory.changed(now)
-            self._choose_neighbours(now)
+            self.neighbours.choose(now)
 
     def _host_changed(self, host: HostId, now: float) -> None:
         record = self.directory.hosts.get(host)
         if record is not None:
             self.peers.host_known(host, record.x25519, record.endpoints, now)
-            self._observe(host, now)
+            self.neighbours.observe(host, now)
 
     # ── topology
 

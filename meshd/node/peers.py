@@ -243,9 +243,15 @@ class PeerTable:
                 self._events.said_bye(peer.host, now)
 
     def send(self, host: HostId, body: bytes) -> bool:
-        """A control body over the path in use; False where there is no session or path, and then one is made if it can be."""
+        """A control body over the path in use; False where there is no session or path."""
         peer = self.peers.get(host)
         return peer is not None and peer.path is not None and self._engine.send_control(peer.slot, body)
+
+    def seek(self, host: HostId, now: float) -> None:
+        """See that there is a session with this host, neighbour or not."""
+        peer = self.admit(host)
+        if peer is not None:
+            self.connect(peer, now)
 
     # ── sessions
 

@@ -1,20 +1,19 @@
 """Questions to other routers about their paths: one datagram there, one back, and none where nothing came in time.
 
     ask(host, destination) → waits for a session, two seconds at most → query sent → report in time | nothing
-                                                                                 └──► next_answer: Answer
+                                                                                 └──► take_answers
 
 Sans-IO. Questions of others are answered within a budget for each peer: a member may send us frames, but not keep us busy.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshd.budget import BucketTable
 from meshd.drops import DropCounters, DropReason
-from meshd.forward.query import PathQuery, PathReport, encode_query
+from meshd.forward.query import PathQuery, PathReport, encode_query, encode_report
 from meshd.ids import HostId, ShortId
 
 __all__ = ["MAX_QUERIES", "QUERY_TIMEOUT_S", "Answer", "Queries"]
@@ -47,14 +46,23 @@ class _Open:
 
 
 class Queries:
-    """`send`: seal a control body for a host now; False while there is no session with it."""
+    """`send`: seal a control body for a host now; False while there is no session with it, which `seek` sees to. `way_to`: the
+    report about a destination, under the asker's token."""
 
-    def __init__(self, send: Callable[[HostId, bytes], bool], drops: DropCounters) -> None:
+    def __init__(
+        self,
+        send: Callable[[HostId, bytes], bool],
+        seek: Callable[[HostId, float], None],
+        way_to: Callable[[ShortId, int], PathReport],
+        drops: DropCounters,
+    ) -> None:
         self._send = send
+        self._seek = seek
+        self._way_to = way_to
         self._drops = drops
         self._next_token = 1
         self._open: dict[int, _Open] = {}
-        self._answers: deque[Answer] = deque()
+        self._answers: list[Answer] = []
         self._askers: BucketTable[HostId] = BucketTable(ANSWER_RATE, ANSWER_BURST, MAX_ASKERS)
 
     def ask(self, host: HostId, destination: ShortId, now: float) -> int | None:
@@ -65,15 +73,12 @@ class Queries:
         self._open[token] = _Open(host, destination, now + QUERY_TIMEOUT_S, now)
         return token
 
-    def waiting_for(self) -> set[HostId]:
-        """Hosts that a question waits for a session with."""
-        return {query.host for query in self._open.values() if query.sent_at is None}
-
-    def may_answer(self, asker: HostId, now: float) -> bool:
+    def on_query(self, asker: HostId, query: PathQuery, now: float) -> None:
+        """Another host asks."""
         if self._askers.take(asker, now):
-            return True
-        self._drops.add(DropReason.RATE_LIMITED)
-        return False
+            self._send(asker, encode_report(self._way_to(query.destination, query.token)))
+        else:
+            self._drops.add(DropReason.RATE_LIMITED)
 
     def on_report(self, host: HostId, report: PathReport, now: float) -> None:
         """One that answers nothing we asked this host, or comes late, is counted."""
@@ -97,9 +102,12 @@ class Queries:
                     query.sent_at = now
                 else:
                     query.try_at = now + RESEND_S
+                    self._seek(query.host, now)
 
-    def next_answer(self) -> Answer | None:
-        return self._answers.popleft() if self._answers else None
+    def take_answers(self) -> list[Answer]:
+        """What became of the questions since the last call."""
+        answers, self._answers = self._answers, []
+        return answers
 
 
 def _due(query: _Open) -> float:
