@@ -27,6 +27,8 @@ from meshd.forward.entries import EntryKind, decode_entries, decode_flood
 from meshd.forward.ethernet import parse_headers
 from meshd.forward.fragment import MAX_FRAGMENT_BYTES, Reassembly, decode_fragment
 from meshd.forward.header import decode_data_header
+from meshd.forward.loops import LoopWatch
+from meshd.forward.membership import parse_membership
 from meshd.forward.neighbours import parse_question
 from meshd.forward.query import (
     NO_HOP,
@@ -45,9 +47,10 @@ from meshd.gossip import messages, targets
 from meshd.gossip.framing import FrameReader
 from meshd.gossip.records import decode_floor
 from meshd.gossip.values import HOST_KEY, LINKS_KEY, attachment_key, decode_value, learned_key
-from meshd.ids import Mac, ShortId, parse_endpoint, parse_mac
+from meshd.ids import HostId, Mac, ShortId, parse_endpoint, parse_mac
 from tests.fuzz import machines
 from tests.fuzz.corpora import frames, texts, vectors
+from tests.fuzz.groups import memberships, with_checksum
 from tests.fuzz.mutate import tree_like
 
 __all__ = ["TARGETS", "Target"]
@@ -174,6 +177,8 @@ QUERIES = [
     encode_report(PathReport(7, Way.NONE, NO_HOP, None, 0, 0)),
     encode_report(PathReport(8, Way.DIRECT, ShortId(b"12345678"), 400, 1472, 0)),
 ]
+LOOPS = LoopWatch(bytes(32), HostId(bytes(16)), 1, Mac(b"\2" * 6), 0.0)
+PROBES = [probe for now in (2.0, 4.0) if (probe := LOOPS.probe(now))]
 
 TARGETS: dict[str, Target] = {
     # before authentication
@@ -200,6 +205,12 @@ TARGETS: dict[str, Target] = {
     "inner frame": Target(frames(), plain(parse_headers)),
     "frame too large for its path": Target(UNICAST, plain(lambda data: too_big(data.ljust(14, b"\0"), 14))),
     "question for an address": Target(frames(), plain(parse_question)),
+    "question for an address, checksum right": Target(
+        frames(), plain(lambda data: parse_question(with_checksum(data)))
+    ),
+    "IGMP and MLD": Target(memberships(), plain(parse_membership)),
+    "IGMP and MLD, checksum right": Target(memberships(), plain(lambda data: parse_membership(with_checksum(data)))),
+    "loop probe": Target(PROBES, plain(lambda data: LOOPS.captured(data, 1.0))),
     # from the TAP
     "vnet header": Target([bytes(10), *frames()], plain(lambda data: decode_vnet(data.ljust(10, b"\0")))),
     "captured frame at an engine": Target([bytes(10) + frame for frame in frames()], machines.engine_captures),
