@@ -1,4 +1,4 @@
-"""Every test that is written in `Pair` or `Side` runs with both engines."""
+"""Every test that is written in `Pair`, `Side` or `Row` runs with both engines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENGINES = {"python": PythonEngine, "native": NativeEngine}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if any(hasattr(metafunc.module, name) for name in ("Pair", "Side")):
+    if any(hasattr(metafunc.module, name) for name in ("Pair", "Side", "Row")):
         metafunc.parametrize("engine_kind", list(ENGINES), indirect=True, scope="module")
 
 

@@ -13,11 +13,13 @@ from meshd.crypto.aead import Suite, new_aead
 from meshd.crypto.replay import WINDOW, ReplayWindow
 from meshd.drops import DropReason
 from meshd.forward.coalesce import MAX_SERIES
+from meshd.forward.engine.asking import MAX_ROUTES
 from meshd.forward.engine.native import _core
 from meshd.forward.engine.python import PUMP_BYTES, PUMP_SECONDS
 from meshd.forward.engine.tables import MAX_KEY_DATAGRAMS, MAX_SEND_BYTES, MAX_SEND_DATAGRAMS, Flow, FlowTable
 from meshd.forward.entries import MAX_ENTRY_SIZE
 from meshd.forward.header import DATA_OVERHEAD
+from meshd.forward.relay import RELAY_OVERHEAD
 from meshd.forward.slots import FIRST_PEER, LOCAL, drop_slot
 from meshd.ids import Mac, SlotId
 
@@ -113,6 +115,7 @@ def test_numbers_are_the_python_engines() -> None:
     assert (PUMP_BYTES, PUMP_SECONDS * 1e9) == (_core.PUMP_BYTES, _core.PUMP_NANOSECONDS)
     assert (_core.MAX_KEY_DATAGRAMS, _core.MAX_ENTRY_SIZE) == (MAX_KEY_DATAGRAMS, MAX_ENTRY_SIZE)
     assert (_core.DATA_OVERHEAD, _core.MAX_SERIES, _core.REPLAY_WINDOW) == (DATA_OVERHEAD, MAX_SERIES, WINDOW)
+    assert (_core.RELAY_OVERHEAD, _core.MAX_ROUTES) == (RELAY_OVERHEAD, MAX_ROUTES)
     for name, value in _core.DROPS.items():
         assert DropReason[name] == value
 

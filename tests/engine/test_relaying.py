@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from meshd.crypto.aead import Suite, new_aead, nonce
 from meshd.crypto.session import relay_key
 from meshd.errors import DecodeError
-from meshd.forward.engine.interface import Verdict
 from meshd.forward.relay import (
     RELAY_HEADER_SIZE,
     RELAY_OVERHEAD,
@@ -24,16 +23,12 @@ from meshd.forward.relay import (
     relay_suite,
     route_half,
 )
-from meshd.forward.slots import FIRST_PEER
-from meshd.ids import Endpoint, Relayed, ShortId, SlotId
-from meshd.testing.devices import Fault, MemoryNetwork
+from meshd.ids import Endpoint, Relayed, ShortId
 from tests.engine import make_relay_vectors
-from tests.engine.pair import Side
 from tests.engine.reference import capture, complete, cut, ether, super_frame, tcp
+from tests.engine.row import ONE, SIZE, TWO, Row
 
-ONE, TWO = FIRST_PEER, SlotId(FIRST_PEER + 1)
 SUITES = list(Suite)
-SIZE = 1472 - RELAY_OVERHEAD
 
 
 def frame(payload: bytes = b"hello mesh") -> bytes:
@@ -42,46 +37,6 @@ def frame(payload: bytes = b"hello mesh") -> bytes:
 
 def bulk(size: int) -> bytes:
     return super_frame(tcp(bytes(size)), 1300)
-
-
-class Row:
-    """a has slots for r (ONE) and b (TWO); r for a and b; b for r and a. a reaches b through r, and back."""
-
-    def __init__(self, suite: Suite = Suite.AES_256_GCM, fault: Fault | None = None) -> None:
-        self.network = MemoryNetwork(fault)
-        self.a, self.r, self.b = (Side(self.network, number) for number in (1, 2, 3))
-        self.suite = suite
-        self.hop(self.a, self.r, ONE, ONE)
-        self.hop(self.b, self.r, ONE, TWO)
-        self.keys(self.a, TWO, self.b, TWO)
-        self.keys(self.b, TWO, self.a, TWO)
-        self.a.engine.set_path(TWO, Relayed(self.b.origin), SIZE, via=ONE)
-        self.b.engine.set_path(TWO, Relayed(self.a.origin), SIZE, via=ONE)
-        self.a.upcalls.outbound = self.b.upcalls.outbound = Verdict(TWO)
-        self.r.upcalls.routes = {self.a.origin: ONE, self.b.origin: TWO}
-
-    def hop(self, end: Side, relay: Side, at_end: SlotId, at_relay: SlotId) -> None:
-        end.engine.set_path(at_end, relay.endpoint, 1472)
-        relay.engine.set_path(at_relay, end.endpoint, 1472)
-        self.keys(end, at_end, relay, at_relay)
-        self.keys(relay, at_relay, end, at_end)
-
-    def keys(self, one: Side, slot: SlotId, other: Side, back: SlotId) -> None:
-        key = bytes([one.origin[0]]) * 16 + bytes([other.origin[0]]) * 16
-        index = one.index_of(slot)
-        other.engine.add_receive_key(index, back, self.suite, key, relay_key(key))
-        one.engine.set_send_key(slot, self.suite, key, index, relay_key(key))
-
-    def pass_on(self) -> None:
-        assert self.r.receive() == []
-
-    def carry(self, *captures: bytes) -> list[bytes]:
-        self.a.send(*captures)
-        self.pass_on()
-        return self.b.receive()
-
-    def on_the_wire(self) -> list[bytes]:
-        return [datagram for call in self.a.port.sent for datagram in call]
 
 
 # ── the codec

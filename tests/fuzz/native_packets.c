@@ -1,4 +1,5 @@
-/* Malformed captures and datagrams for the packet path of the native engine: outbound.c, inbound.c, lanes.c and what they stand on.
+/* Malformed captures and datagrams for the packet path of the native engine: outbound.c, inbound.c, relay.c, lanes.c and what
+ * they stand on.
  *
  *     packaging/fuzz-native [inputs] [seed]
  *
@@ -13,7 +14,8 @@
  *   bit 2   inbound: its frames are vouched for
  *   bit 3   inbound: cut at a quarter of the buffer, as UDP_GRO says
  *   bit 4   outbound: to the second peer; inbound: a counter is left out
- *   bit 5   inbound: the same datagram twice */
+ *   bit 5   inbound: the same datagram twice
+ *   bit 6   inbound: in a datagram of type 8, bit 7: for another host */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -92,6 +94,9 @@ static struct port port = {.object = &nothing, .fd = -1, .segmenting = true};
 static struct receive_key receive_key;
 static struct replay_window window;
 static uint64_t counter;
+static struct seal_key relay_keys[PEERS];
+static struct replay_window relay_window;
+static const uint8_t origin[SHORT_ID_SIZE] = {1}, elsewhere[SHORT_ID_SIZE] = {2};
 
 static const uint8_t *records, *records_end;
 static const uint8_t source[6] = {2, 0, 0, 0, 0, 10};
@@ -149,7 +154,7 @@ void write_frame(struct core *unused, struct iovec *parts, int count)
 }
 
 /* What goes out must be what the other side can open. */
-unsigned send_parts(struct core *unused, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent)
+unsigned send_parts(struct core *unused, struct peer *peer, struct peer *from, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent)
 {
     static uint8_t copy[MAX_SEND_BYTES + MAX_ENTRY_SIZE];
     (void)unused;
@@ -160,6 +165,15 @@ unsigned send_parts(struct core *unused, struct peer *peer, const uint8_t *data,
     for (uint32_t at = 0; at < bytes; at += size) {
         uint32_t length = bytes - at < size ? bytes - at : size;
         uint8_t nonce[AEAD_NONCE_SIZE] = {0}, *body = copy + at + DATA_HEADER_SIZE;
+        if (from != peer) {
+            struct aead *relay = peer->key->relay->aead;
+            uint8_t *tag = copy + at + length - AEAD_TAG_SIZE;
+            memcpy(nonce + 4, copy + at + 8, 8);
+            if (copy[at] != RELAY_FIRST_BYTE || length < RELAY_OVERHEAD ||
+                !relay->open(relay, nonce, copy + at, length - AEAD_TAG_SIZE, tag, 0, tag))
+                abort();
+            continue;
+        }
         if (length < DATA_OVERHEAD + ENTRY_HEADER_SIZE || length > peer->max_datagram)
             abort();
         memcpy(nonce + 4, copy + at + 8, 8);
@@ -169,6 +183,23 @@ unsigned send_parts(struct core *unused, struct peer *peer, const uint8_t *data,
     }
     *sent = count;
     return 0;
+}
+
+/* Type 8 around it, as a hop makes it; returns its size. */
+static uint32_t wrap(uint8_t *at, uint32_t size, bool onward)
+{
+    uint8_t nonce[AEAD_NONCE_SIZE] = {0}, *tag = at + RELAY_HEADER_SIZE + size;
+    memmove(at + RELAY_HEADER_SIZE, at, size);
+    memset(at, 0, RELAY_HEADER_SIZE);
+    at[0] = RELAY_FIRST_BYTE;
+    memcpy(at + 4, &receive_key.index, 4);
+    store_le64(at + 8, counter);
+    store_le64(nonce + 4, counter);
+    memcpy(at + 16, onward ? elsewhere : origin, SHORT_ID_SIZE);
+    at[24] = 9;
+    at[32] = (uint8_t)(1 + counter % 16);
+    receive_key.relay_aead->seal(receive_key.relay_aead, nonce, at, RELAY_HEADER_SIZE + size, tag, 0, tag);
+    return size + RELAY_OVERHEAD;
 }
 
 int receive_datagrams(struct core *into, struct port *unused, int first, int limit)
@@ -200,7 +231,10 @@ int receive_datagrams(struct core *into, struct port *unused, int first, int lim
         store_le64(nonce + 4, counter);
         memcpy(at + DATA_HEADER_SIZE, data, size);
         receive_key.aead->seal(receive_key.aead, nonce, at, DATA_HEADER_SIZE, at + DATA_HEADER_SIZE, size, at + DATA_HEADER_SIZE + size);
-        buffer->size += size + DATA_OVERHEAD;
+        uint32_t length = size + DATA_OVERHEAD;
+        if (control & 64)
+            length = wrap(at, length, control & 128);
+        buffer->size += length;
     }
     buffer->segment = control & 8 ? buffer->size / 4 + 1 : control & 32 ? buffer->size / 2 : buffer->size;
     return 1;
@@ -239,6 +273,9 @@ static void prepare(void)
     for (int i = 0; i < PEERS; i++) {
         seal_keys[i].aead = aead_new(AEAD_AES_256_GCM, key, i ? "openssl" : NULL);
         seal_keys[i].head[0][0] = seal_keys[i].head[1][0] = DATA_FIRST_BYTE;
+        seal_keys[i].relay = &relay_keys[i];
+        relay_keys[i].aead = aead_new(AEAD_AES_256_GCM, key, i ? "openssl" : NULL);
+        relay_keys[i].head[0][0] = RELAY_FIRST_BYTE;
         peers[i] = (struct peer){.slot = &nothing, .number = 256, .key = &seal_keys[i], .port = &port, .max_datagram = sizes[i],
                                  .aggregate_limit = i ? 9000 : 1280};
         add_flow(core.outbound, 0, (uint8_t)(i + 1), FLOW_PEER, &peers[i]);
@@ -248,7 +285,11 @@ static void prepare(void)
     add_flow(core.inbound, 256, 2, FLOW_LOCAL, NULL);
     add_flow(core.inbound, 256, 3, FLOW_DROP, NULL);
     receive_key = (struct receive_key){.index = 7, .confirmed = true, .object = &nothing, .window = &window, .peer = &peers[0],
-                                       .aead = aead_new(AEAD_AES_256_GCM, key, NULL)};
+                                       .aead = aead_new(AEAD_AES_256_GCM, key, NULL), .relay_window = &relay_window,
+                                       .relay_aead = aead_new(AEAD_AES_256_GCM, key, NULL)};
+    core.relays = true;
+    memcpy(core.origin, origin, SHORT_ID_SIZE);
+    put_route(&core, elsewhere, &peers[1]);
     core.keys[7] = &receive_key;
 }
 
@@ -263,7 +304,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     records = data;
     records_end = data + size;
     for (int i = 0; i < PEERS; i++)
-        seal_keys[i].counter = 0; /* never too many for the key */
+        seal_keys[i].counter = relay_keys[i].counter = 0; /* never too many for the key */
     release_python(&core);
     if (data[0] & 1)
         pump_datagrams(&core, &port);
@@ -380,7 +421,7 @@ int main(int count, char **arguments)
         static uint8_t plain[MAX_CAPTURE];
         uint32_t repeated = inward && draw(2) ? make_plaintext(plain) : 0; /* a run of like segments */
         for (uint32_t i = 0; i < records_here; i++) {
-            uint8_t *record = scratch + total, control = (uint8_t)(inward | (draw(10) ? 0 : 2) | draw(16) << 2);
+            uint8_t *record = scratch + total, control = (uint8_t)(inward | (draw(10) ? 0 : 2) | draw(64) << 2);
             uint32_t size = repeated;
             if (repeated)
                 memcpy(record + 3, plain, repeated);

@@ -133,6 +133,10 @@ class Asking:
         hop = self._routes[destination] = self._peer(slot) if slot is not None else None
         return hop
 
+    def known_route(self, destination: ShortId) -> Peer | None:
+        """What `route` would say without asking."""
+        return self._routes.get(destination)
+
     def session(self, peer: Peer, now: float) -> None:
         """Frames wait for a session with this peer: say so, but not for each of them."""
         if now - peer.wanted_at >= SESSION_WANTED_EVERY:

@@ -129,11 +129,16 @@ class Inbound:
         header, hop, route, carried = opened
         if header.destination != self._origin:
             self._relaying.pass_on(header, hop, route, carried, now)
-        elif all(datagram[0] & 0x0F in CARRIED_TYPES for datagram in carried):
-            self._take(b"".join(carried), len(carried[0]), Relayed(header.source), now)
         else:
-            self._drops.add(DropReason.UNKNOWN_TYPE, len(carried))
+            self._carried(carried, Relayed(header.source), now)
         return len(carried) * size
+
+    def _carried(self, carried: list[bytes], source: Relayed, now: float) -> None:
+        kept = [datagram for datagram in carried if datagram[0] & 0x0F in CARRIED_TYPES]
+        if len(kept) < len(carried):
+            self._drops.add(DropReason.UNKNOWN_TYPE, len(carried) - len(kept))
+        if kept:
+            self._take(b"".join(kept), len(kept[0]), source, now)
 
     def _run(self, raw: bytes, size: int, source: Address, now: float) -> int:
         """Steps 2 to 5 for a buffer of equal datagrams with consecutive new counters, as a super-frame brings: all at once.

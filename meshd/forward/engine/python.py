@@ -35,6 +35,7 @@ class PythonEngine:
     # what the native engine has its own kinds of
     _outbound_type: type[Outbound] = Outbound
     _inbound_type: type[Inbound] = Inbound
+    _relaying_type: type[Relaying] = Relaying
     _send_key_type: type[SendKey] = SendKey
 
     def __init__(
@@ -58,7 +59,7 @@ class PythonEngine:
         self._now = float("-inf")
         self._asking = Asking(upcalls, self.drops, self._peer)
         self._outbound = self._outbound_type(self._asking, self.drops, ports, origin, boot & 0xFFFFFFFF)
-        self._relaying = Relaying(self._asking, self.drops, self._keys, aead_factory, origin)
+        self._relaying = self._relaying_type(self._asking, self.drops, self._keys, aead_factory, origin)
         self._inbound = self._inbound_type(
             self._asking, self.drops, self._keys, self._outbound, self._relaying, frames, origin
         )

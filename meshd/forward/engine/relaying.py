@@ -167,7 +167,7 @@ class Relaying:
             carried = self._open_one(relay, header, raw[:size])
         if not carried:
             return None
-        self._heard(key, len(carried) * size, now)
+        self._heard(key, sum(map(len, carried)) + len(carried) * RELAY_OVERHEAD, now)
         return header, key.peer, raw[_HOP_SIZE:RELAY_HEADER_SIZE], carried
 
     def _open_run(self, relay: RelayReceive, header: RelayHeader, raw: bytes, size: int, count: int) -> list[bytes]:

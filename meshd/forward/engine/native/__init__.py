@@ -6,13 +6,14 @@ are sealed and opened where they lie, with room around them for headers and tags
 
 C handles the *hits*. Outbound: the flow is cached and leads to a peer that has a send key and a direct path; the frame fits, or
 is a TCP or UDP super-frame that says the truth about itself; or the flow is cached as a drop. Inbound: the index is known and
-confirmed, and every entry of the datagram is a frame whose flow is cached as local, or as a drop. Everything else (no flow, floods,
-groups, frames that wait for a session, control, fragments, handshakes, relays, frames that are too big, frames that lie) is handed
-to outbound.py and inbound.py, in order, as it was read. So what those learn to do works in both engines at once.
+confirmed, and every entry of the datagram is a frame whose flow is cached as local, or as a drop. Relaying: the key has relayed
+before, and the datagram is for this host, or for one whose next hop is cached and reached directly. Everything else (no flow,
+floods, groups, frames that wait for a session, control, fragments, handshakes, frames that are too big, frames that lie) is handed
+to outbound.py, inbound.py and relaying.py, in order, as it was read. So what those learn to do works in both engines at once.
 
 The two share their state, or order, nonces and replay windows would fall apart:
-  - flows, receive windows and the counters of send keys live in C; Python's tables are views on them (`FlowTable`, `ReplayWindow`,
-    `NativeSendKey.counter`)
+  - flows, receive windows and the counters of send keys live in C, those of their relay layers too; Python's tables are views on
+    them (`FlowTable`, `ReplayWindow`, `NativeSendKey.counter`)
   - what hangs below a peer's slot lives in Python and is copied to C when it changes (`NativeEngine._changed`)
   - frames that Python sends to a peer that C may send to go through the same aggregate (`NativeOutbound`)
   - what C counts is added to Python's counters when somebody reads them
@@ -24,7 +25,9 @@ devices) is asked through its methods: tests and simulations drive the same C.
                  frame, segment, coalesce, replay  headers, cutting, putting together, windows: no Python in them
                  flows, flow_table, keys           tables
                  outbound, lanes, inbound, io      the packet path, in packet order
-                 types, core, module               what Python sees
+                 types, core, relay_core, module   what Python sees
+                 relay                             type 8, passed on and unwrapped
+    relaying.py  what C does not know yet of relays: keys, next hops
     halves.py    the Python halves of the packet path, and what they send through C
     engine.py    NativeEngine: tables, the ways back into Python, counters
 """

@@ -45,6 +45,8 @@ static void free_key(struct receive_key *key)
     Py_DECREF(key->object);
     Py_DECREF(key->window_object);
     Py_DECREF(key->aead_object);
+    Py_XDECREF(key->relay_window_object);
+    Py_XDECREF(key->relay_aead_object);
     Py_DECREF(key->peer);
     free(key);
 }
@@ -72,6 +74,7 @@ static void free_core(PyObject *self)
     }
     free(core->capture);
     Py_XDECREF(core->source);
+    Py_XDECREF(core->relayed);
     Py_XDECREF(core->peers);
     GIVE_BACK(core->outbound);
     GIVE_BACK(core->inbound);
@@ -366,6 +369,11 @@ PyTypeObject *make_core_type(void)
         {"take_bytes", take_bytes, METH_O, NULL},
         {"drop_key", drop_key, METH_O, NULL},
         {"take_drops", take_drops, METH_NOARGS, NULL},
+        {"relay_for", relay_for, METH_VARARGS, NULL},
+        {"add_relay_key", add_relay_key, METH_VARARGS, NULL},
+        {"add_route", add_route, METH_VARARGS, NULL},
+        {"void_routes", void_routes, METH_NOARGS, NULL},
+        {"take_relayed", take_relayed, METH_VARARGS, NULL},
         {"aggregate", aggregate, METH_VARARGS, NULL},
         {"flush", flush, METH_VARARGS, NULL},
         {"pump_frames", pump_frames_of, METH_VARARGS, NULL},

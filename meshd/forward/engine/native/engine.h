@@ -19,6 +19,9 @@ enum {
     DATA_HEADER_SIZE = 16,
     DATA_OVERHEAD = DATA_HEADER_SIZE + AEAD_TAG_SIZE,
     DATA_FIRST_BYTE = 0x14,
+    RELAY_HEADER_SIZE = 36,
+    RELAY_OVERHEAD = RELAY_HEADER_SIZE + AEAD_TAG_SIZE,
+    RELAY_FIRST_BYTE = 0x18,
     FLAG_VOUCHED = 0x01,
     ENTRY_HEADER_SIZE = 2,
     MAX_ENTRY_SIZE = 0x3FFF,
@@ -33,6 +36,7 @@ enum {
 enum drop {
     DROP_TRUNCATED = 1,
     DROP_UNKNOWN_VERSION = 3,
+    DROP_UNKNOWN_TYPE = 4,
     DROP_UNKNOWN_SEGMENT = 5,
     DROP_UNKNOWN_INDEX = 7,
     DROP_BAD_TAG = 9,
@@ -54,6 +58,7 @@ enum {
     RECEIVE_SIZE = 65536,
     MAX_LANES = 16, /* peers that one wake-up has something in hand for */
     LANE_SIZE = MAX_SEND_BYTES + DATA_OVERHEAD + ENTRY_HEADER_SIZE + MAX_ENTRY_SIZE,
+    SHORT_ID_SIZE = 8,
     MAX_ENTRIES = 96, /* a datagram with more of them goes to Python */
 };
 
@@ -70,6 +75,7 @@ struct seal_key {
     struct aead *aead;
     uint64_t counter;
     uint8_t head[2][8]; /* the datagram header without its counter; [1] vouched */
+    struct seal_key *relay; /* the relay layer of the same session; NULL: not needed yet */
 };
 
 /* Sealed datagrams of one wake-up for one peer, and behind them the one that is being filled. */
@@ -95,6 +101,7 @@ struct peer {
     struct lane *lane;
     /* since they were last taken */
     uint64_t frames_out, datagrams_out, bytes_out, frames_in;
+    uint64_t relayed_out, relayed_bytes_out, relayed_bytes_in;
     double last_heard;
 };
 
@@ -106,6 +113,9 @@ struct receive_key {
     struct aead *aead;
     struct peer *peer;
     uint64_t bytes; /* since they were last taken */
+    PyObject *relay_window_object, *relay_aead_object; /* the relay layer of the same session; NULL: not needed yet */
+    struct replay_window *relay_window;
+    struct aead *relay_aead;
     struct receive_key *next;
 };
 
@@ -116,7 +126,19 @@ struct received {
     uint8_t *data;
 };
 
-enum { KEY_BUCKETS = 4096, MAX_PORTS = 4, MAX_CAPTURE_PARTS = 160 };
+/* Relayed datagrams of one buffer that go to one next hop, where they came to lie. */
+struct relay_run {
+    struct peer *via;
+    uint8_t *data;
+    uint32_t bytes, size, count; /* all of `size` but the last; count 0: none */
+};
+
+struct route {
+    uint8_t destination[SHORT_ID_SIZE];
+    struct peer *via; /* NULL: free */
+};
+
+enum { KEY_BUCKETS = 4096, MAX_PORTS = 4, MAX_CAPTURE_PARTS = 160, MAX_ROUTES = 4096 };
 
 struct core {
     PyObject_HEAD
@@ -155,6 +177,15 @@ struct core {
     struct flow *series_flow;
     PyObject *source; /* the Endpoint of `source_address` */
     struct sockaddr_storage source_address;
+
+    /* relaying */
+    bool relays; /* `origin` is known */
+    uint8_t origin[SHORT_ID_SIZE];
+    struct route routes[MAX_ROUTES];
+    struct relay_run run;
+    const uint8_t *carried_from; /* the source of the datagram that is unwrapped; NULL: what is looked at came by itself */
+    PyObject *relayed;           /* the Relayed of `relayed_source` */
+    uint8_t relayed_source[SHORT_ID_SIZE];
 };
 
 /* The GIL, and exceptions of what is called under it. */
@@ -200,12 +231,24 @@ enum { IO_NOTHING = -1, IO_FAILED = -2 };
 ssize_t read_capture(struct core *core);
 void write_frame(struct core *core, struct iovec *parts, int count);
 int receive_datagrams(struct core *core, struct port *port, int first, int limit);
-unsigned send_parts(struct core *core, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent);
+unsigned send_parts(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent);
 int64_t nanoseconds(struct core *core);
 
 /* outbound.c, inbound.c: the pumps; true: there is more */
 bool pump_frames(struct core *core);
 bool pump_datagrams(struct core *core, struct port *port);
+uint32_t datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left);
+uint32_t other_datagrams(struct core *core, const struct received *from, const uint8_t *data, uint32_t left);
+bool is_confirmed(struct core *core, struct receive_key *key);
+
+/* relay.c: type 8 */
+uint32_t relay_datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left);
+void relay_flush(struct core *core);
+uint32_t send_relayed(struct core *core, struct peer *via, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count);
+bool seal_relay(struct seal_key *relay, uint8_t *data, uint32_t size);
+void put_route(struct core *core, const uint8_t *destination, struct peer *via);
+PyObject *relay_for(PyObject *core, PyObject *args), *add_relay_key(PyObject *core, PyObject *args), *add_route(PyObject *core, PyObject *args);
+PyObject *void_routes(PyObject *core, PyObject *unused), *take_relayed(PyObject *core, PyObject *args);
 
 /* keys.c */
 struct receive_key *find_key(struct core *core, uint32_t index);

@@ -20,9 +20,10 @@ from meshd.forward.engine.native.halves import (
     NativeSendKey,
     native_aead,
 )
+from meshd.forward.engine.native.relaying import NativeRelaying
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.engine.tables import MAX_FLOWS, FlowTable, Peer, ReceiveKey
-from meshd.ids import Endpoint, Mac, ShortId, SlotId
+from meshd.ids import Endpoint, Mac, Relayed, ShortId, SlotId
 
 __all__ = ["NativeEngine"]
 
@@ -33,6 +34,7 @@ class NativeEngine(PythonEngine):
     name = "native"
     _outbound_type = NativeOutbound
     _inbound_type = NativeInbound
+    _relaying_type = NativeRelaying
     _send_key_type = NativeSendKey
 
     def __init__(
@@ -55,6 +57,9 @@ class NativeEngine(PythonEngine):
         self._outbound_half = cast(NativeOutbound, self._outbound)
         self._outbound_half.engine = self
         self._inbound_half = cast(NativeInbound, self._inbound)
+        self._native_relaying = cast(NativeRelaying, self._relaying)
+        self._native_relaying.core = self.core
+        self.core.relay_for(origin)
 
     # tables
 
@@ -76,6 +81,10 @@ class NativeEngine(PythonEngine):
 
     def void_flows(self, mac: Mac | None = None) -> int:
         return self._outbound_flows.void_mac(mac) + self._inbound_flows.void_mac(mac)
+
+    def void_routes(self) -> None:
+        super().void_routes()
+        self.core.void_routes()
 
     # the packet path
 
@@ -119,14 +128,20 @@ class NativeEngine(PythonEngine):
     def native_write(self, parts: Sequence[Buffer]) -> None:
         self._inbound_half.native_write(parts)
 
-    def native_send(self, slot: SlotId, data: bytes, size: int) -> None:
-        self._outbound_half.native_send(self._peers[slot], data, size)
+    def native_send(self, hop: SlotId, source: SlotId | None, data: bytes, size: int) -> None:
+        if hop == source:
+            self._outbound_half.native_send(self._peers[hop], data, size)
+        else:
+            self._native_relaying.native_send(self._peers[hop], data, size)
 
     def native_clock(self) -> float:
         return self._clock()
 
     def native_endpoint(self, host: str, port: int) -> Endpoint:
         return Endpoint(host, port)
+
+    def native_relayed(self, source: bytes) -> Relayed:
+        return Relayed(ShortId(source))
 
     # what it has seen
 
@@ -141,12 +156,16 @@ class NativeEngine(PythonEngine):
 
     def _account_peer(self, peer: Peer) -> None:
         frames_out, datagrams_out, bytes_out, frames_in, heard = _native(peer).core.take()
+        relayed_out, relayed_bytes_out, relayed_bytes_in = self.core.take_relayed(_native(peer).core)
         counters = peer.counters
         counters.frames_out += frames_out
         counters.frames_in += frames_in
         counters.datagrams_out += datagrams_out
-        counters.data_out += datagrams_out
+        counters.data_out += datagrams_out + relayed_out
         counters.bytes_out += bytes_out
+        counters.relayed_out += relayed_out
+        counters.relayed_bytes_out += relayed_bytes_out
+        counters.relayed_bytes_in += relayed_bytes_in
         counters.last_heard = max(counters.last_heard, heard)
 
     def _new_drops(self) -> DropCounters:

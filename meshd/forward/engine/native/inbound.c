@@ -1,7 +1,7 @@
 /* Inbound: from received datagrams to the frame port, in the order of forward/engine/inbound.py.
  *
  *   1. receive: each buffer is cut at the segment size of UDP_GRO
- *   2. what is not type 4 goes to Python, unread                                      TRUNCATED, UNKNOWN_VERSION, UNKNOWN_SEGMENT
+ *   2. type 8 is unwrapped, or passed on (relay.c); what else is not type 4 goes to Python, unread  TRUNCATED, UNKNOWN_VERSION, UNKNOWN_SEGMENT
  *   3. receiver index to key; replay look-up; the first datagram of a key goes to Python  UNKNOWN_INDEX, REPLAYED, TOO_OLD
  *   4. open in place; commit to the replay window                                     BAD_TAG
  *   5. the next segment of the series at hand joins it; of any other datagram all entries are looked at: if each is a frame of a
@@ -28,10 +28,22 @@ static void end_series(struct core *core)
 
 /* 2: into Python */
 
+static PyObject *relayed_of(struct core *core)
+{
+    if (core->relayed && memcmp(core->relayed_source, core->carried_from, SHORT_ID_SIZE) == 0)
+        return core->relayed;
+    memcpy(core->relayed_source, core->carried_from, SHORT_ID_SIZE);
+    Py_XDECREF(core->relayed);
+    core->relayed = PyObject_CallMethod(core->engine, "native_relayed", "(y#)", (const char *)core->relayed_source, (Py_ssize_t)SHORT_ID_SIZE);
+    return core->relayed;
+}
+
 static PyObject *endpoint_of(struct core *core, const struct received *from)
 {
     char host[INET6_ADDRSTRLEN] = "";
     unsigned port;
+    if (core->carried_from)
+        return relayed_of(core);
     if (from->endpoint)
         return from->endpoint;
     if (core->source && memcmp(&core->source_address, &from->source, sizeof from->source) == 0)
@@ -64,7 +76,7 @@ static void hand_over_datagrams(struct core *core, const struct received *from, 
 }
 
 /* Has something authentic come in under this key? Python sees to the first. */
-static bool is_confirmed(struct core *core, struct receive_key *key)
+bool is_confirmed(struct core *core, struct receive_key *key)
 {
     if (!key->confirmed) {
         bool entered = enter_python(core);
@@ -183,7 +195,7 @@ static void opened(struct core *core, const struct received *from, struct receiv
 
 /* 2: not type 4. As many as begin alike are handed over together: relays live by it. */
 
-static uint32_t other(struct core *core, const struct received *from, const uint8_t *data, uint32_t left)
+uint32_t other_datagrams(struct core *core, const struct received *from, const uint8_t *data, uint32_t left)
 {
     uint32_t size = left < from->segment ? left : from->segment, bytes = size;
     if (size < 4 || (data[0] & 15) == (DATA_FIRST_BYTE & 15)) {
@@ -198,11 +210,15 @@ static uint32_t other(struct core *core, const struct received *from, const uint
 
 /* 2–4: the next datagram; returns how many bytes that took. */
 
-static uint32_t datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left)
+uint32_t datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left)
 {
     uint32_t size = left < from->segment ? left : from->segment;
+    if (data[0] == RELAY_FIRST_BYTE)
+        return relay_datagram(core, from, data, left);
+    if (core->run.count)
+        relay_flush(core);
     if (size < DATA_OVERHEAD || data[0] != DATA_FIRST_BYTE)
-        return other(core, from, data, left);
+        return other_datagrams(core, from, data, left);
     if (load_le16(data + 2)) {
         count_drop(core, DROP_UNKNOWN_SEGMENT, 1);
         return size;
@@ -259,6 +275,7 @@ bool pump_datagrams(struct core *core, struct port *port)
             budget -= from->size;
             for (uint32_t at = 0; at < from->size && !core->failed;)
                 at += datagram(core, from, from->data + at, from->size - at);
+            relay_flush(core);
         }
         if (budget <= 0 || nanoseconds(core) >= deadline) {
             more = true;

@@ -190,11 +190,12 @@ int receive_datagrams(struct core *core, struct port *port, int first, int limit
 }
 
 /* The Python engine's own way of sending, with its counting. */
-static void send_python(struct core *core, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size)
+static void send_python(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size)
 {
     bool entered = enter_python(core);
-    struct port *port = peer->port;
-    PyObject *done = PyObject_CallMethod(core->engine, "native_send", "(Oy#I)", peer->slot, (const char *)data, (Py_ssize_t)bytes, (unsigned)size);
+    struct port *port = hop->port;
+    PyObject *done = PyObject_CallMethod(core->engine, "native_send", "(OOy#I)", hop->slot, source ? source->slot : Py_None, (const char *)data,
+                                         (Py_ssize_t)bytes, (unsigned)size);
     if (done && port) {
         PyObject *segmenting = PyObject_GetAttrString(port->object, "segmenting");
         if (segmenting)
@@ -265,23 +266,24 @@ static uint32_t send_cut(struct peer *peer, const uint8_t *data, uint32_t bytes,
     return sent;
 }
 
-/* At most MAX_SEND_DATAGRAMS of one size, the last one perhaps shorter. Returns why some were not sent, or 0. */
-unsigned send_parts(struct core *core, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent)
+/* At most MAX_SEND_DATAGRAMS of one size, the last one perhaps shorter, to `hop`. They are those of `source`: the same peer, or one
+ * that is reached through it; NULL: of another host. Returns why some were not sent, or 0; what Python sent it has counted. */
+unsigned send_parts(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent)
 {
-    struct port *port = peer->port;
+    struct port *port = hop->port;
     *sent = 0;
     if (port->fd < 0) {
-        send_python(core, peer, data, bytes, size);
+        send_python(core, hop, source, data, bytes, size);
         return 0;
     }
     if (count > 1 && !port->segmenting) {
-        *sent = send_cut(peer, data, bytes, size, count);
+        *sent = send_cut(hop, data, bytes, size, count);
         if (*sent == count)
             return 0;
         if (*sent || is_full(errno))
             return DROP_QUEUE_FULL;
     } else {
-        int code = send_run(peer, data, bytes, count > 1 ? size : 0);
+        int code = send_run(hop, data, bytes, count > 1 ? size : 0);
         if (!code) {
             *sent = count;
             return 0;
@@ -289,6 +291,6 @@ unsigned send_parts(struct core *core, struct peer *peer, const uint8_t *data, u
         if (is_full(code))
             return DROP_QUEUE_FULL;
     }
-    send_python(core, peer, data, bytes, size);
+    send_python(core, hop, source, data, bytes, size);
     return 0;
 }

@@ -40,7 +40,7 @@ bool seal_datagram(struct seal_key *key, uint8_t *datagram, uint32_t size, bool 
 void send_datagrams(struct core *core, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count)
 {
     uint32_t sent = 0;
-    unsigned reason = send_parts(core, peer, data, bytes, size, count, &sent);
+    unsigned reason = send_parts(core, peer, peer, data, bytes, size, count, &sent);
     if (reason)
         count_drop(core, reason, count - sent);
     if (!sent)

@@ -29,7 +29,7 @@ static PyObject *has_aes(PyObject *module, PyObject *unused)
 static PyObject *drop_names(void)
 {
 #define DROP(name) #name, DROP_##name
-    return Py_BuildValue("{sisisisisisisisisisisisisi}", DROP(TRUNCATED), DROP(UNKNOWN_VERSION), DROP(UNKNOWN_SEGMENT),
+    return Py_BuildValue("{sisisisisisisisisisisisisisi}", DROP(TRUNCATED), DROP(UNKNOWN_VERSION), DROP(UNKNOWN_TYPE), DROP(UNKNOWN_SEGMENT),
                          DROP(UNKNOWN_INDEX), DROP(BAD_TAG), DROP(REPLAYED), DROP(TOO_OLD), DROP(KEY_EXPIRED), DROP(BAD_FRAME),
                          DROP(QUEUE_FULL), DROP(SEND_FAILED), DROP(TAP_DOWN), DROP(KERNEL_UDP));
 }
@@ -62,8 +62,8 @@ PyMODINIT_FUNC PyInit__core(void)
         PyModule_AddIntMacro(module, MAX_SEND_DATAGRAMS) < 0 || PyModule_AddIntMacro(module, MAX_SEND_BYTES) < 0 ||
         PyModule_AddIntMacro(module, MAX_KEY_DATAGRAMS) < 0 || PyModule_AddIntMacro(module, MAX_ENTRY_SIZE) < 0 ||
         PyModule_AddIntMacro(module, PUMP_BYTES) < 0 || PyModule_AddIntMacro(module, PUMP_NANOSECONDS) < 0 ||
-        PyModule_AddIntMacro(module, DATA_OVERHEAD) < 0 || PyModule_AddIntMacro(module, MAX_SERIES) < 0 ||
-        PyModule_AddIntMacro(module, REPLAY_WINDOW) < 0 || add_drop_names(module) < 0) {
+        PyModule_AddIntMacro(module, DATA_OVERHEAD) < 0 || PyModule_AddIntMacro(module, RELAY_OVERHEAD) < 0 || PyModule_AddIntMacro(module, MAX_SERIES) < 0 ||
+        PyModule_AddIntMacro(module, REPLAY_WINDOW) < 0 || PyModule_AddIntMacro(module, MAX_ROUTES) < 0 || add_drop_names(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

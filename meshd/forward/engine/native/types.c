@@ -201,8 +201,22 @@ static PyObject *make_seal_key(PyTypeObject *type, PyObject *args, PyObject *key
     return (PyObject *)self;
 }
 
+/* set_relay(key): what the relay layer of the same session is sealed with. */
+static PyObject *set_relay(PyObject *self, PyObject *relay)
+{
+    struct seal_key *key = (struct seal_key *)self;
+    if (Py_TYPE(relay) != seal_key_type || relay == self) {
+        PyErr_SetString(PyExc_TypeError, "not another SealKey of this module");
+        return NULL;
+    }
+    GIVE_BACK(key->relay);
+    key->relay = (struct seal_key *)Py_NewRef(relay);
+    Py_RETURN_NONE;
+}
+
 static void free_seal_key(PyObject *self)
 {
+    GIVE_BACK(((struct seal_key *)self)->relay);
     Py_XDECREF(((struct seal_key *)self)->aead_object);
     free_object(self);
 }
@@ -274,8 +288,12 @@ bool make_types(void)
     static PyType_Slot window_slots[] = {{Py_tp_methods, window_methods}, {Py_tp_getset, window_members}, {Py_tp_members, window_counts}, {0, NULL}};
 
     static PyMemberDef seal_key_members[] = {{"counter", T_ULONGLONG, offsetof(struct seal_key, counter), 0, NULL}, {0}};
-    static PyType_Slot seal_key_slots[] = {
-        {Py_tp_new, make_seal_key}, {Py_tp_dealloc, free_seal_key}, {Py_tp_members, seal_key_members}, {0, NULL}};
+    static PyMethodDef seal_key_methods[] = {{"set_relay", set_relay, METH_O, NULL}, {0}};
+    static PyType_Slot seal_key_slots[] = {{Py_tp_new, make_seal_key},
+                                           {Py_tp_dealloc, free_seal_key},
+                                           {Py_tp_members, seal_key_members},
+                                           {Py_tp_methods, seal_key_methods},
+                                           {0, NULL}};
 
     static PyMethodDef peer_methods[] = {{"take", take, METH_NOARGS, NULL}, {0}};
     static PyGetSetDef peer_members[] = {{"open", is_open, NULL, NULL, NULL}, {0}};
