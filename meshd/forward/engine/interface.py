@@ -79,7 +79,11 @@ Received = tuple[bytes, int, Endpoint, int]
 
 
 class FramePort(Protocol):
-    """The local side: a TAP with vnet_hdr, or a memory device in tests. Non-blocking."""
+    """The local side: a TAP with vnet_hdr, a pcap port, or a memory device in tests. Non-blocking.
+
+    Where an attribute `direct` is true, the native engine reads and writes the descriptor itself: one packet is one frame, with its
+    vnet header in front. It asks `fileno` for it at each pump, and takes a closed port (-1) for one that is down.
+    """
 
     def fileno(self) -> int: ...
 
@@ -96,7 +100,7 @@ class FramePort(Protocol):
 
 
 class DatagramPort(Protocol):
-    """One UDP socket of one address family. Non-blocking."""
+    """One UDP socket of one address family. Non-blocking. `direct` as in a FramePort: `fileno` is a UDP socket's."""
 
     family: int  # 4 or 6
 
