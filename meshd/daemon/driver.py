@@ -25,7 +25,18 @@ from typing import Protocol
 from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
 from meshd.ids import Endpoint, HostId, LinkId, Mac
 from meshd.net.tcp import Streams
-from meshd.node import Answered, BlockPort, CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node import (
+    LATE_S,
+    Answered,
+    BlockPort,
+    CloseLink,
+    DialLink,
+    Node,
+    PersistBoot,
+    RememberHosts,
+    Resolve,
+    SendLink,
+)
 from meshd.node.queries import Answer
 from meshd.views import LoopView
 
@@ -144,6 +155,8 @@ class Driver:
         if self._closed:
             return
         started = self._clock()
+        if started > self._armed + LATE_S:
+            self._guarded(self._node.handle_timer, started)
         if not (self._guarded(work, started) and self._guarded(self._carry_out, started)):
             self._arm(started + RETRY_S)
         if self._clock() - started > SLOW_CALLBACK_S:

@@ -16,11 +16,12 @@ arguments, so a thousand nodes run in one process on a virtual clock, and the sa
     view         what `status` and `report` show of it
 
 The driver's contract: after anything that goes in, if `touched`, carry out `poll_transmit` and arm a timer for `next_deadline`.
+A timer that is more than LATE_S late comes before everything else, so that no frame meets a key that has expired.
 """
 
 from __future__ import annotations
 
-from meshd.node.node import Node
+from meshd.node.node import LATE_S, Node
 from meshd.node.outputs import (
     Answered,
     BlockPort,
@@ -34,6 +35,7 @@ from meshd.node.outputs import (
 )
 
 __all__ = [
+    "LATE_S",
     "Answered",
     "BlockPort",
     "CloseLink",

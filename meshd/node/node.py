@@ -45,8 +45,9 @@ from meshd.node.view import build_view
 from meshd.node.ways import way_to
 from meshd.views import NodeView
 
-__all__ = ["Node"]
+__all__ = ["LATE_S", "Node"]
 
+LATE_S = 1.0  # a timer later than this: the process or the machine stood still, and keys may have expired meanwhile
 SWEEP_S = 60.0  # learned MACs are aged, frozen ones thawed
 REROUTE_S = 0.1  # at most so often after a change far away; one's own lost edge counts at once
 DRAIN_S = 0.05  # a link whose socket was full is asked again

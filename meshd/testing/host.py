@@ -7,6 +7,7 @@
     a.start(); b.start()
     net.clock.wait_for(lambda: …, timeout=5)
     b.kill(); b.start()                                     # the same identity, a higher boot counter, an empty memory
+    b.pause(); …; b.resume()                                # stopped and continued, or the whole machine suspended
 
 The driver here does what `daemon.driver` does with a real loop. Frames are Ethernet with EtherType FRAME_TYPE and no checksum; the
 bridge delivers what the engine writes to every container whose MAC fits, group addresses to all.
@@ -26,7 +27,7 @@ from meshd.drops import DropReason
 from meshd.forward.engine.interface import VNET_HEADER_SIZE, Buffer, Engine, Upcalls
 from meshd.forward.engine.python import PythonEngine
 from meshd.ids import DEFAULT_PORT, Endpoint, HostId, LinkId, Mac, host_name, is_multicast, short_id
-from meshd.node import Answered, CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node import LATE_S, Answered, CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
 from meshd.node.queries import Answer
 from meshd.testing.clock import Timer
 from meshd.testing.devices import MemoryFrames
@@ -132,6 +133,7 @@ class SimHost:
         self._streams: dict[LinkId, Stream] = {}
         self._timer: Timer | None = None
         self._pumping = False
+        self._late: list[Callable[[float], object]] | None = None  # what a paused process has not seen yet
         net.add_host(name, address)
 
     @property
@@ -209,6 +211,17 @@ class SimHost:
             self._timer.cancel()
             self._timer = None
 
+    def pause(self) -> None:
+        """The process is stopped (SIGSTOP), or all of the machine; the kernel keeps what comes meanwhile, streams stay open."""
+        self._late = []
+
+    def resume(self) -> None:
+        """It goes on; what has come is read before its timers are looked at, the worse order of the two."""
+        late, self._late = self._late or [], None
+        self._pump()
+        for work in late:
+            self._run(work)
+
     # ── containers
 
     def attach(self, name: str, addresses: tuple[str, ...] = (), mac: Mac | None = None) -> SimContainer:
@@ -261,14 +274,16 @@ class SimHost:
     # ── the driver
 
     def _pump_soon(self) -> None:
-        if not self._pumping:
+        if not self._pumping and self._late is None:
             self._pumping = True
             self.net.clock.call_later(0.0, self._pump)
 
     def _pump(self) -> None:
         self._pumping = False
-        if not self.running:
+        if not self.running or self._late is not None:
             return
+        if self._timer is not None and self.now > self._timer.when + LATE_S:
+            self.node.handle_timer(self.now)
         more = self.engine.pump_frames(self.now)
         more = self.engine.pump_datagrams(self._port, self.now) or more
         self._carry_out()
@@ -280,7 +295,9 @@ class SimHost:
         self._run(self.node.handle_timer)
 
     def _run(self, work: Callable[[float], object]) -> None:
-        if self.running:
+        if self.running and self._late is not None:
+            self._late.append(work)
+        elif self.running:
             work(self.now)
             self._carry_out()
 
@@ -326,7 +343,7 @@ class SimHost:
         return stream.pending if stream is not None else 0
 
     def _accept(self, stream: Stream) -> StreamEvents | None:
-        if not self.running:
+        if not self.running or self._late is not None:
             return None
         link = self.node.link_accepted(stream.remote, self.now)
         self._streams[link] = stream

@@ -17,7 +17,18 @@ from meshd.daemon import driver as driving
 from meshd.daemon.driver import MAX_RESOLUTIONS, Driver, KnownHosts
 from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
 from meshd.ids import Endpoint, HostId, LinkId, Mac
-from meshd.node import Answered, CloseLink, DialLink, Node, Output, PersistBoot, RememberHosts, Resolve, SendLink
+from meshd.node import (
+    LATE_S,
+    Answered,
+    CloseLink,
+    DialLink,
+    Node,
+    Output,
+    PersistBoot,
+    RememberHosts,
+    Resolve,
+    SendLink,
+)
 from meshd.node.queries import Answer
 
 FAR = 3600.0
@@ -314,6 +325,21 @@ def test_an_earlier_deadline_replaces_the_timer_and_the_same_one_does_not() -> N
         assert timer is not None
         assert timer.cancelled()
         await node.until(lambda: len(node.of("timer")) == 4)
+
+    run(test)
+
+
+def test_after_standing_still_the_timer_comes_before_what_has_arrived_meanwhile() -> None:
+    async def test(bench: Bench) -> None:
+        now = bench.clock()
+        bench.clock = lambda: now
+        for late, order in ((LATE_S + 1, ["timer", "lost"]), (LATE_S / 2, ["lost"])):
+            bench.node.deadline = now + FAR
+            bench.driver.wake()
+            bench.node.log.clear()
+            now += FAR + late
+            bench.driver.lost(LinkId(1), "closed by the other end")
+            assert [entry[0] for entry in bench.node.log if entry[0] != "poll"] == order
 
     run(test)
 
