@@ -110,7 +110,7 @@ def parse_target(text: str) -> Target:
     """`host`, `host:port`, `ipv4[:port]`, `[ipv6]:port` or a bare IPv6 address. Raises UserError, one line."""
     asked = text.strip()
     host, port = _split_port(asked)
-    if _is_address(host):
+    if _is_address(host) or _is_scoped(host):
         return Target(str(ipaddress.ip_address(host)), port)
     if ":" in host or "[" in host or "]" in host:
         raise _malformed(asked, "write an IPv6 address with a port as [fd00::1]:6783")
@@ -138,6 +138,17 @@ def _port(text: str, digits: str) -> int:
     if not digits.isascii() or not digits.isdigit() or not 0 < int(digits[:6]) < 65536:
         raise _malformed(text, "the port is not a number from 1 to 65535")
     return int(digits)
+
+
+def _is_scoped(host: str) -> bool:
+    """`fe80::1%eth0`: a neighbour on that interface (RFC 4007)."""
+    address, _, zone = host.partition("%")
+    if not zone or len(zone.encode()) > MAX_IFNAME or not zone.isprintable() or "/" in zone:
+        return False
+    try:
+        return ipaddress.IPv6Address(address).is_link_local
+    except ValueError:
+        return False
 
 
 def _is_address(host: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 from meshd.errors import UserError
 from meshd.ids import Endpoint, LinkId
+from meshd.net.scope import host_of
 
 __all__ = [
     "ACCEPT_BURST",
@@ -70,8 +71,8 @@ def describe_error(error: BaseException) -> str:
 def _endpoint(address: object) -> Endpoint:
     """A socket name as an endpoint; an IPv4 address that came in over an IPv6 socket is shown as IPv4."""
     if isinstance(address, tuple) and len(address) >= 2:
-        host = str(address[0]).split("%")[0]
-        return Endpoint(host.removeprefix("::ffff:") if "." in host else host, int(address[1]))
+        host = host_of(address)
+        return Endpoint(host.removeprefix("::ffff:") if "." in host.partition("%")[0] else host, int(address[1]))
     return Endpoint("0.0.0.0", 0)
 
 

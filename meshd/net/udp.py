@@ -17,6 +17,7 @@ from typing import Literal
 from meshd.drops import DropReason
 from meshd.errors import UserError
 from meshd.ids import Endpoint
+from meshd.net.scope import host_of
 
 __all__ = ["MAX_DATAGRAM", "SOCKET_BUFFER", "UdpPort", "open_udp_port"]
 
@@ -93,7 +94,7 @@ class UdpPort:
                 self._overflow = _UNSIGNED.unpack_from(value)[0]
         if address != self._source_address:
             self._source_address = address
-            self._source = Endpoint(address[0], address[1])
+            self._source = Endpoint(host_of(address), address[1])
         return data, segment, self._source, self._overflow
 
     def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:

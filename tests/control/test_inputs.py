@@ -112,6 +112,8 @@ def test_a_taken_address_is_usable_and_canonical(address: ipaddress.IPv4Address,
         ("[fd00::2]", Target("fd00::2", None)),
         ("[FD00::2]:65535", Target("fd00::2", 65535)),
         ("3com.example", Target("3com.example", None)),
+        ("fe80::2%eth0", Target("fe80::2%eth0", None)),
+        ("[fe80::2%eth0]:99", Target("fe80::2%eth0", 99)),
     ],
 )
 def test_a_peer_is_a_name_or_an_address_with_an_optional_port(text: str, expected: Target) -> None:
@@ -149,7 +151,8 @@ _BRACKETS = "write an IPv6 address with a port as [fd00::1]:6783"
         ("[fd00::1", _BRACKETS),
         ("[fd00::1]6783", _BRACKETS),
         ("[host2]:1", _BRACKETS),
-        ("fe80::1%eth0", _BRACKETS),
+        ("fd00::1%eth0", _BRACKETS),
+        ("fe80::1%", _BRACKETS),
     ],
 )
 def test_a_malformed_peer_is_named_and_explained(text: str, why: str) -> None:

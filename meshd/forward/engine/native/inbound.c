@@ -12,6 +12,8 @@
  *
  * Anything else ends the series first, and so does every way into Python: frames reach the bridge in the order in which they came. */
 #include <arpa/inet.h>
+#include <net/if.h>
+#include <string.h>
 
 #include "engine.h"
 
@@ -40,7 +42,7 @@ static PyObject *relayed_of(struct core *core)
 
 static PyObject *endpoint_of(struct core *core, const struct received *from)
 {
-    char host[INET6_ADDRSTRLEN] = "";
+    char host[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE] = "";
     unsigned port;
     if (core->carried_from)
         return relayed_of(core);
@@ -55,6 +57,12 @@ static PyObject *endpoint_of(struct core *core, const struct received *from)
     } else {
         const struct sockaddr_in6 *address = (const struct sockaddr_in6 *)&from->source;
         inet_ntop(AF_INET6, &address->sin6_addr, host, sizeof host);
+        if (address->sin6_scope_id) { /* as Python's sockets name it: fe80::1%eth0 */
+            size_t end = strlen(host);
+            host[end++] = '%';
+            if (!if_indextoname(address->sin6_scope_id, host + end))
+                host[end - 1] = 0;
+        }
         port = ntohs(address->sin6_port);
     }
     Py_XDECREF(core->source);
