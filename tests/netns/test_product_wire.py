@@ -168,8 +168,10 @@ def test_datagrams_of_strangers_are_counted_and_not_answered(
     shaped = [
         bytes((0x10 | kind, 0, 0, 0)) + rng.randbytes(size - 4) for kind, size in LENGTHS.items() for _ in range(20)
     ]
+    largest = [bytes((0x10 | kind, 0, 0, 0)) + bytes(65_503) for kind in range(16)]
+    reserved = [bytes((0x10 | kind, *rest)) + bytes(300) for kind in range(16) for rest in ((0xFF, 0, 0), (0, 9, 9))]
     with Capture(stranger) as capture, stranger.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        for datagram in (*junk, *shaped, b"", bytes(1472), bytes(60_000)):
+        for datagram in (*junk, *shaped, *largest, *reserved, b"", bytes(1472)):
             sender.sendto(datagram, (host.address, 6783))
         until(lambda: sum(drops(host).values()) - sum(before.values()) >= 400, "they are counted")
         assert containers[1].ping(ADDRESSES[0], count=10)
