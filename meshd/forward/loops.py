@@ -15,6 +15,7 @@ that repeats a probe shows only its own port to the bridge.
 
 from __future__ import annotations
 
+import hmac
 import struct
 from hashlib import blake2s
 
@@ -61,7 +62,9 @@ class LoopWatch:
     def is_probe(self, frame: bytes) -> bool:
         """A member's, whoever's; it must not enter the mesh."""
         tag = frame[_SIZE - _TAG : _SIZE]
-        return len(frame) >= _SIZE and frame[:6] == PROBE_GROUP and tag == self._tag(frame[: _SIZE - _TAG])
+        if len(frame) < _SIZE or frame[:6] != PROBE_GROUP:
+            return False
+        return hmac.compare_digest(tag, self._tag(frame[: _SIZE - _TAG]))
 
     def captured(self, frame: bytes, now: float) -> HostId | None:
         """Whose probe has come to our bridge from outside, if its port is to be blocked."""
