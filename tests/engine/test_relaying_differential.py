@@ -242,6 +242,30 @@ def test_with_faults(story: list[Step], seed: int, rate: float) -> None:
 # ── what is a hit
 
 
+def test_at_the_source_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes through a relay is captured, sealed and wrapped in C; after a change of keys or paths it is again."""
+    handed_over: list[int] = []
+    capture_ = NativeEngine.native_capture
+
+    def native_capture(self: NativeEngine, data: bytearray, now: float) -> None:
+        handed_over.append(len(data))
+        capture_(self, data, now)
+
+    monkeypatch.setattr(NativeEngine, "native_capture", native_capture)
+    play = Play(NativeEngine, 0, 0.0, Suite.AES_256_GCM)
+    bulk, small = super_frame(tcp(PAYLOAD[:20_000]), 1300), capture(udp(b"small"))
+    play.there(bulk)
+    assert len(handed_over) == 1  # no flow
+    for change in (Play.rekey, Play.direct, lambda play: play.shrink(1400), lambda play: play.shrink(row.SIZE)):
+        change(play)
+        play.there(small, bulk, small)
+    assert len(handed_over) == 1
+    play.a.engine.set_path(ONE, None, 0)
+    play.there(bulk, small)
+    assert len(handed_over) == 3
+    assert play.a.drops == {"no_path": 17}
+
+
 def test_python_sees_what_is_relayed_first_and_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the relay and at the destination, under each key; again after keys or routes have changed."""
     handed_over: list[int] = []

@@ -67,8 +67,8 @@ class RelayPort:
     def __init__(self, relaying: Relaying, via: Peer, destination: ShortId) -> None:
         self.family = 0
         self._relaying = relaying
-        self._via = via
-        self._route = route_half(destination, relaying.origin)
+        self.via = via
+        self.route = route_half(destination, relaying.origin)
 
     def fileno(self) -> int:
         return -1
@@ -83,7 +83,7 @@ class RelayPort:
         inner = list(split(whole, size).unpack_from(joined))
         if rest:
             inner.append(joined[-rest:])
-        return self._relaying.send(self._via, self._route, inner, size)
+        return self._relaying.send(self.via, self.route, inner, size)
 
 
 class Relaying:

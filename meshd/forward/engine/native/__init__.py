@@ -4,12 +4,13 @@ Design. C knows bytes, lengths, keys and where a flow points; it holds no policy
 the loop moves a batch, with the GIL released; it ends after 1 ms or 1 MiB. Nothing is allocated per packet: frames and datagrams
 are sealed and opened where they lie, with room around them for headers and tags.
 
-C handles the *hits*. Outbound: the flow is cached and leads to a peer that has a send key and a direct path; the frame fits, or
-is a TCP or UDP super-frame that says the truth about itself; or the flow is cached as a drop. Inbound: the index is known and
-confirmed, and every entry of the datagram is a frame whose flow is cached as local, or as a drop. Relaying: the key has relayed
-before, and the datagram is for this host, or for one whose next hop is cached and reached directly. Everything else (no flow,
-floods, groups, frames that wait for a session, control, fragments, handshakes, frames that are too big, frames that lie) is handed
-to outbound.py, inbound.py and relaying.py, in order, as it was read. So what those learn to do works in both engines at once.
+C handles the *hits*. Outbound: the flow is cached and leads to a peer that has a send key and a path, direct or through a peer
+with a direct one; the frame fits, or is a TCP or UDP super-frame that says the truth about itself; or the flow is cached as a
+drop. Inbound: the index is known and confirmed, and every entry of the datagram is a frame whose flow is cached as local, or as a
+drop. Relaying: the key has relayed before, and the datagram is for this host, or for one whose next hop is cached and reached
+directly. Everything else (no flow, floods, groups, frames that wait for a session, control, fragments, handshakes, frames that are
+too big, frames that lie) is handed to outbound.py, inbound.py and relaying.py, in order, as it was read. So what those learn to do
+works in both engines at once.
 
 The two share their state, or order, nonces and replay windows would fall apart:
   - flows, receive windows and the counters of send keys live in C, those of their relay layers too; Python's tables are views on

@@ -21,8 +21,9 @@ static PyObject *make_core(PyTypeObject *type, PyObject *args, PyObject *keyword
     core->outbound = (struct flow_table *)Py_NewRef(outbound);
     core->inbound = (struct flow_table *)Py_NewRef(inbound);
     core->peers = PyList_New(0);
-    core->capture = malloc(CAPTURE_SIZE);
-    bool complete = core->peers && core->capture;
+    core->capture_memory = malloc(RELAY_HEADER_SIZE + CAPTURE_SIZE + AEAD_TAG_SIZE);
+    core->capture = core->capture_memory + RELAY_HEADER_SIZE;
+    bool complete = core->peers && core->capture_memory;
     for (int i = 0; i < MAX_LANES; i++) /* touched, and so real memory, only when needed */
         complete &= (core->lanes[i].data = malloc(LANE_SIZE)) != NULL;
     for (int i = 0; i < RECEIVE_BUFFERS; i++)
@@ -38,6 +39,7 @@ static void close_peer_of(struct peer *peer)
 {
     Py_CLEAR(peer->key);
     peer->port = NULL;
+    peer->via = NULL;
 }
 
 static void free_key(struct receive_key *key)
@@ -72,7 +74,7 @@ static void free_core(PyObject *self)
         Py_XDECREF(core->received[i].endpoint);
         free(core->received[i].data);
     }
-    free(core->capture);
+    free(core->capture_memory);
     Py_XDECREF(core->source);
     Py_XDECREF(core->relayed);
     Py_XDECREF(core->peers);
@@ -170,6 +172,31 @@ static PyObject *open_peer(PyObject *self, PyObject *args)
     peer->max_datagram = max_datagram;
     peer->aggregate_limit = aggregate_limit < MAX_ENTRY_SIZE ? aggregate_limit : MAX_ENTRY_SIZE;
     Py_RETURN_TRUE;
+}
+
+/* open_through(peer, seal_key, via, route, max_datagram, aggregate_limit): the same, in type 8 through another peer, as long as that
+ * one has a direct path and the relay layer of its key. */
+static PyObject *open_through(PyObject *self, PyObject *args)
+{
+    struct peer *peer, *via;
+    PyObject *key;
+    const char *route;
+    Py_ssize_t size;
+    unsigned max_datagram, aggregate_limit;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!O!O!y#II", peer_type, &peer, seal_key_type, &key, peer_type, &via, &route, &size, &max_datagram, &aggregate_limit))
+        return NULL;
+    if (size != ROUTE_SIZE || via == peer) {
+        PyErr_SetString(PyExc_ValueError, "a route has 20 bytes, and leads through another peer");
+        return NULL;
+    }
+    close_peer_of(peer);
+    peer->key = (struct seal_key *)Py_NewRef(key);
+    peer->via = via;
+    memcpy(peer->route, route, ROUTE_SIZE);
+    peer->max_datagram = max_datagram;
+    peer->aggregate_limit = aggregate_limit < MAX_ENTRY_SIZE ? aggregate_limit : MAX_ENTRY_SIZE;
+    Py_RETURN_NONE;
 }
 
 static PyObject *close_peer(PyObject *self, PyObject *peer)
@@ -282,7 +309,7 @@ static PyObject *aggregate(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO!y*p", &engine, peer_type, &peer, &entry, &vouched))
         return NULL;
     core->engine = engine;
-    if (!peer->port || entry.len > ENTRY_HEADER_SIZE + MAX_ENTRY_SIZE)
+    if (!peer_sends(peer) || entry.len > ENTRY_HEADER_SIZE + MAX_ENTRY_SIZE)
         PyErr_SetString(PyExc_ValueError, "the peer is closed, or the entry too long");
     else
         lane_add(core, peer, NULL, entry.buf, (uint32_t)entry.len, vouched);
@@ -364,6 +391,7 @@ PyTypeObject *make_core_type(void)
         {"overflow", overflow, METH_VARARGS, NULL},
         {"make_peer", make_peer, METH_O, NULL},
         {"open_peer", open_peer, METH_VARARGS, NULL},
+        {"open_through", open_through, METH_VARARGS, NULL},
         {"close_peer", close_peer, METH_O, NULL},
         {"add_key", add_key, METH_VARARGS, NULL},
         {"take_bytes", take_bytes, METH_O, NULL},

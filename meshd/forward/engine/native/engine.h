@@ -44,6 +44,7 @@ enum drop {
     DROP_TOO_OLD = 11,
     DROP_KEY_EXPIRED = 12,
     DROP_BAD_FRAME = 20,
+    DROP_NO_PATH = 31,
     DROP_QUEUE_FULL = 33,
     DROP_SEND_FAILED = 34,
     DROP_TAP_DOWN = 35,
@@ -57,8 +58,9 @@ enum {
     RECEIVE_BUFFERS = 32,
     RECEIVE_SIZE = 65536,
     MAX_LANES = 16, /* peers that one wake-up has something in hand for */
-    LANE_SIZE = MAX_SEND_BYTES + DATA_OVERHEAD + ENTRY_HEADER_SIZE + MAX_ENTRY_SIZE,
+    LANE_SIZE = MAX_SEND_BYTES + DATA_OVERHEAD + RELAY_OVERHEAD + ENTRY_HEADER_SIZE + MAX_ENTRY_SIZE,
     SHORT_ID_SIZE = 8,
+    ROUTE_SIZE = 20, /* of the header of type 8: what follows the counter */
     MAX_ENTRIES = 96, /* a datagram with more of them goes to Python */
 };
 
@@ -97,6 +99,8 @@ struct peer {
     PyObject *endpoint;
     struct sockaddr_storage address;
     socklen_t address_size;
+    struct peer *via; /* what it is sent goes through this one, in type 8; `port` is NULL */
+    uint8_t route[ROUTE_SIZE];
     uint32_t max_datagram, aggregate_limit;
     struct lane *lane;
     /* since they were last taken */
@@ -160,8 +164,8 @@ struct core {
     /* outbound */
     PyObject *frames; /* borrowed: the frame port of this pump, and its descriptor */
     int frames_fd;
-    uint8_t *capture;
-    uint32_t predicted_head, predicted_size; /* of the next super-frame; size 0: none is expected */
+    uint8_t *capture_memory, *capture; /* the second with room for a header of type 8 before it */
+    uint32_t predicted_head, predicted_size, predicted_wrapping; /* of the next super-frame; size 0: none is expected */
     uint32_t since_super;
     struct iovec parts[MAX_CAPTURE_PARTS];
     int part_count;
@@ -217,13 +221,25 @@ static inline void leave_python(struct core *core, bool entered)
         release_python(core);
 }
 
+/* May C send to this peer itself? */
+static inline bool peer_sends(const struct peer *peer)
+{
+    const struct peer *via = peer->via;
+    return via ? via->port && via->key->relay : peer->port != NULL;
+}
+
+/* What type 8 puts before each datagram, and around it. */
+static inline uint32_t room_before(const struct peer *peer) { return peer->via ? RELAY_HEADER_SIZE : 0; }
+
+static inline uint32_t wrapping_of(const struct peer *peer) { return peer->via ? RELAY_OVERHEAD : 0; }
+
 static inline void count_drop(struct core *core, unsigned reason, uint64_t count) { core->drops[reason] += count; }
 
 /* lanes.c: from entries to the datagram port */
 void lane_add(struct core *core, struct peer *peer, const uint8_t *header, const uint8_t *body, uint32_t size, bool vouched);
 void lane_flush(struct core *core, struct peer *peer);
 void lanes_flush(struct core *core);
-bool seal_datagram(struct seal_key *key, uint8_t *datagram, uint32_t size, bool vouched);
+bool seal_datagram(struct peer *peer, uint8_t *datagram, uint32_t size, bool vouched);
 void send_datagrams(struct core *core, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count);
 
 /* io.c: the kernel, or Python where there is no descriptor */

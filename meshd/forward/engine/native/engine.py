@@ -22,6 +22,7 @@ from meshd.forward.engine.native.halves import (
 )
 from meshd.forward.engine.native.relaying import NativeRelaying
 from meshd.forward.engine.python import PythonEngine
+from meshd.forward.engine.relaying import RelayPort
 from meshd.forward.engine.tables import MAX_FLOWS, FlowTable, Peer, ReceiveKey
 from meshd.ids import Endpoint, Mac, Relayed, ShortId, SlotId
 
@@ -59,6 +60,7 @@ class NativeEngine(PythonEngine):
         self._inbound_half = cast(NativeInbound, self._inbound)
         self._native_relaying = cast(NativeRelaying, self._relaying)
         self._native_relaying.core = self.core
+        self._vias: set[SlotId] = set()  # peers that others have been reached through
         self.core.relay_for(origin)
 
     # tables
@@ -132,7 +134,8 @@ class NativeEngine(PythonEngine):
         if hop == source:
             self._outbound_half.native_send(self._peers[hop], data, size)
         else:
-            self._native_relaying.native_send(self._peers[hop], data, size)
+            peer = None if source is None else self._peers[source]
+            self._native_relaying.native_send(self._peers[hop], peer, data, size)
 
     def native_clock(self) -> float:
         return self._clock()
@@ -175,10 +178,19 @@ class NativeEngine(PythonEngine):
         return NativePeer(slot, self.core.make_peer(slot))
 
     def _changed(self, peer: Peer) -> None:
-        """C sends to a peer with a key and a path out of a socket of ours; to others Python does."""
+        """C sends to a peer with a key and a path out of a socket of ours, or through such a peer; to others Python does."""
         core, key, endpoint, port = _native(peer).core, peer.send_key, peer.endpoint, peer.port
-        self.core.flush(self, core)
-        if isinstance(key, NativeSendKey) and endpoint and port and self._own_ports.get(port.family) is port:
+        self.core.flush(self, None)
+        if peer.slot in self._vias:
+            self._native_relaying.prepare(peer)
+        if isinstance(key, NativeSendKey) and isinstance(port, RelayPort):
+            self._vias.add(port.via.slot)
+            self._native_relaying.prepare(port.via)
+            via, limits = _native(port.via).core, (peer.max_datagram, peer.aggregate_limit)
+            if via is not core:
+                self.core.open_through(core, key.core, via, port.route, *limits)
+                return
+        elif isinstance(key, NativeSendKey) and endpoint and port and self._own_ports.get(port.family) is port:
             number = self._numbers[port.family]
             opened = self.core.open_peer(
                 core, key.core, number, endpoint.host, endpoint.port, peer.max_datagram, peer.aggregate_limit

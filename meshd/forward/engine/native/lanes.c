@@ -25,7 +25,7 @@ static struct lane *take_lane(struct core *core, struct peer *peer)
     return lane;
 }
 
-bool seal_datagram(struct seal_key *key, uint8_t *datagram, uint32_t size, bool vouched)
+static bool seal(struct seal_key *key, uint8_t *datagram, uint32_t size, bool vouched)
 {
     uint8_t nonce[AEAD_NONCE_SIZE] = {0};
     memcpy(datagram, key->head[vouched], 8);
@@ -37,16 +37,31 @@ bool seal_datagram(struct seal_key *key, uint8_t *datagram, uint32_t size, bool 
     return key->aead->seal(key->aead, nonce, datagram, DATA_HEADER_SIZE, body, hidden, body + hidden);
 }
 
+/* `size` bytes from `datagram` on, of which type 8 has its part where the peer is reached through another one. */
+bool seal_datagram(struct peer *peer, uint8_t *datagram, uint32_t size, bool vouched)
+{
+    if (!peer->via)
+        return seal(peer->key, datagram, size, vouched);
+    if (!seal(peer->key, datagram + RELAY_HEADER_SIZE, size - RELAY_OVERHEAD, vouched))
+        return false;
+    memcpy(datagram + RELAY_HEADER_SIZE - ROUTE_SIZE, peer->route, ROUTE_SIZE);
+    return seal_relay(peer->via->key->relay, datagram, size);
+}
+
 void send_datagrams(struct core *core, struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count)
 {
     uint32_t sent = 0;
-    unsigned reason = send_parts(core, peer, peer, data, bytes, size, count, &sent);
+    unsigned reason = 0;
+    if (peer->via)
+        sent = send_relayed(core, peer->via, peer, data, bytes, size, count);
+    else
+        reason = send_parts(core, peer, peer, data, bytes, size, count, &sent);
     if (reason)
         count_drop(core, reason, count - sent);
     if (!sent)
         return;
     peer->datagrams_out += sent;
-    peer->bytes_out += sent == count ? bytes : (uint64_t)sent * size;
+    peer->bytes_out += (sent == count ? bytes : (uint64_t)sent * size) - (uint64_t)sent * wrapping_of(peer);
 }
 
 static void send_sealed(struct core *core, struct lane *lane)
@@ -61,11 +76,15 @@ static void send_sealed(struct core *core, struct lane *lane)
 static void seal_open(struct core *core, struct lane *lane)
 {
     struct seal_key *key = lane->peer->key;
-    uint32_t size = DATA_OVERHEAD + lane->open;
+    uint32_t size = DATA_OVERHEAD + lane->open + wrapping_of(lane->peer);
     if (!lane->entries)
         return;
     lane->entries = lane->open = 0;
-    if (key->counter >= MAX_KEY_DATAGRAMS) {
+    if (!peer_sends(lane->peer)) {
+        count_drop(core, DROP_NO_PATH, 1);
+        return;
+    }
+    if (key->counter >= MAX_KEY_DATAGRAMS || (lane->peer->via && lane->peer->via->key->relay->counter >= MAX_KEY_DATAGRAMS)) {
         count_drop(core, DROP_KEY_EXPIRED, 1);
         return;
     }
@@ -76,7 +95,7 @@ static void seal_open(struct core *core, struct lane *lane)
         datagram = lane->data;
         lane->size = size;
     }
-    if (!seal_datagram(key, datagram, size, lane->vouched)) {
+    if (!seal_datagram(lane->peer, datagram, size, lane->vouched)) {
         count_drop(core, DROP_SEND_FAILED, 1);
         return;
     }
@@ -93,7 +112,7 @@ void lane_add(struct core *core, struct peer *peer, const uint8_t *header, const
     uint32_t entry = size + (header ? ENTRY_HEADER_SIZE : 0);
     if (lane->entries && (vouched != lane->vouched || DATA_OVERHEAD + lane->open + entry > peer->aggregate_limit))
         seal_open(core, lane);
-    uint8_t *at = lane->data + lane->bytes + DATA_HEADER_SIZE + lane->open;
+    uint8_t *at = lane->data + lane->bytes + room_before(peer) + DATA_HEADER_SIZE + lane->open;
     if (header) {
         memcpy(at, header, ENTRY_HEADER_SIZE);
         at += ENTRY_HEADER_SIZE;

@@ -6,12 +6,14 @@
  *   3. a flow to a peer that we may send to ourselves:
  *      a. a super-frame that says what it is: headers before each segment, seal, send               QUEUE_FULL, SEND_FAILED
  *      b. a single frame that fits the path, its checksum complete or where the headers say: into the peer's lane
- *   4. anything else goes to Python as it was captured: no flow, floods, no key, no direct path, what does not fit, what lies
+ *   4. anything else goes to Python as it was captured: no flow, floods, no key, no path, what does not fit, what lies
  *
  * Layout of the capture: slots of one datagram each, so that after sealing they are one buffer of equal datagrams.
  *
  *   | header 16 | entry 2 | frame headers | payload | tag 16 | header 16 | entry 2 | frame headers | payload | tag 16 | …
- *       └ vnet 10 ┘       └ what was captured ──────┘                                              └ … and on ┘ */
+ *       └ vnet 10 ┘       └ what was captured ──────┘                                              └ … and on ┘
+ *
+ * Where the peer is reached through another one, 36 bytes more lie before each header and 16 behind each tag, for type 8. */
 #include <stdlib.h>
 
 #include "engine.h"
@@ -26,9 +28,9 @@ enum {
 };
 
 _Static_assert(MAX_CAPTURE / MIN_PREDICTED + 2 < MAX_CAPTURE_PARTS, "a capture of small segments has too many parts");
-_Static_assert(CAPTURE_SIZE > MAX_CAPTURE + (MAX_CAPTURE / MIN_PREDICTED + 2) * (SLOT_OVERHEAD + MAX_HEADERS), "no room for headers");
+_Static_assert(CAPTURE_SIZE > MAX_CAPTURE + (MAX_CAPTURE / MIN_PREDICTED + 2) * (SLOT_OVERHEAD + RELAY_OVERHEAD + MAX_HEADERS), "no room for headers");
 
-static inline uint32_t slot_size(const struct core *core) { return SLOT_OVERHEAD + core->predicted_head + core->predicted_size; }
+static inline uint32_t slot_size(const struct core *core) { return SLOT_OVERHEAD + core->predicted_wrapping + core->predicted_head + core->predicted_size; }
 
 static void lay_out(struct core *core)
 {
@@ -74,9 +76,9 @@ static void hand_over(struct core *core, size_t size)
 
 /* 3a: Put each payload of a super-frame that lies in one piece where it would lie if we had known. From the last one back, as
  * each moves to a higher place. */
-static void spread(uint8_t *frame, uint32_t head, uint32_t payload, uint32_t size)
+static void spread(uint8_t *frame, uint32_t head, uint32_t payload, uint32_t size, uint32_t wrapping)
 {
-    uint32_t stride = SLOT_OVERHEAD + head + size;
+    uint32_t stride = SLOT_OVERHEAD + wrapping + head + size;
     for (uint32_t i = (payload - 1) / size; i > 0; i--) {
         uint32_t left = payload - i * size;
         memmove(frame + head + (size_t)i * stride, frame + head + (size_t)i * size, left < size ? left : size);
@@ -85,7 +87,8 @@ static void spread(uint8_t *frame, uint32_t head, uint32_t payload, uint32_t siz
 
 static void seal_segments(struct core *core, struct peer *peer, const struct headers *headers, uint32_t payload, uint32_t size)
 {
-    uint32_t head = headers->payload, stride = SLOT_OVERHEAD + head + size, count = (payload + size - 1) / size;
+    uint32_t head = headers->payload, around = SLOT_OVERHEAD + wrapping_of(peer) + head, stride = around + size;
+    uint32_t before = room_before(peer), count = (payload + size - 1) / size;
     uint32_t each = MAX_SEND_BYTES / stride, left = payload;
     struct cutting cutting;
     if (each > MAX_SEND_DATAGRAMS)
@@ -95,7 +98,7 @@ static void seal_segments(struct core *core, struct peer *peer, const struct hea
         uint8_t *slot = core->capture + (size_t)i * stride;
         uint32_t piece = cut_next(&cutting, slot + FRAME_AT);
         store_le16(slot + DATA_HEADER_SIZE, head + piece);
-        if (!seal_datagram(peer->key, slot, SLOT_OVERHEAD + head + piece, true)) {
+        if (!seal_datagram(peer, slot - before, around + piece, true)) {
             count_drop(core, DROP_SEND_FAILED, count);
             return;
         }
@@ -106,7 +109,7 @@ static void seal_segments(struct core *core, struct peer *peer, const struct hea
         uint32_t bytes = now * stride;
         if (left < now * size)
             bytes -= now * size - left;
-        send_datagrams(core, peer, core->capture + (size_t)at * stride, bytes, stride, now);
+        send_datagrams(core, peer, core->capture + (size_t)at * stride - before, bytes, stride, now);
         left -= now * size < left ? now * size : left;
     }
 }
@@ -137,21 +140,26 @@ static bool super_frame(struct core *core, struct flow *flow, const struct vnet 
     if (!size)
         return false;
     uint64_t count = (payload + size - 1) / size;
-    if (count * (SLOT_OVERHEAD + head + size) > CAPTURE_SIZE || peer->key->counter + count > MAX_KEY_DATAGRAMS)
+    uint32_t wrapping = wrapping_of(peer);
+    if (peer->via && peer->via->key->relay->counter + count > MAX_KEY_DATAGRAMS)
+        return false;
+    if (count * (SLOT_OVERHEAD + wrapping + head + size) > CAPTURE_SIZE || peer->key->counter + count > MAX_KEY_DATAGRAMS)
         return false;
     flow_used(core->outbound, flow, length, core->now);
     lane_flush(core, peer);
     bool whole = length + VNET_SIZE <= core->parts[0].iov_len;
-    if (whole || head != core->predicted_head || size != core->predicted_size) {
+    bool as_predicted = head == core->predicted_head && size == core->predicted_size && wrapping == core->predicted_wrapping;
+    if (whole || !as_predicted) {
         if (!whole)
             gather(core, core->capture + VNET_AT, length + VNET_SIZE);
-        spread(frame, head, payload, size);
+        spread(frame, head, payload, size, wrapping);
     }
     seal_segments(core, peer, &headers, payload, size);
     core->since_super = 0;
-    if (size >= MIN_PREDICTED && (head != core->predicted_head || size != core->predicted_size)) {
+    if (size >= MIN_PREDICTED && !as_predicted) {
         core->predicted_head = head;
         core->predicted_size = size;
+        core->predicted_wrapping = wrapping;
         lay_out(core);
     }
     return true;
@@ -195,7 +203,7 @@ static void captured(struct core *core, uint32_t size)
         count_drop(core, flow->reason, 1);
         return;
     }
-    if (flow && flow->action == FLOW_PEER && flow->peer->port) {
+    if (flow && flow->action == FLOW_PEER && peer_sends(flow->peer)) {
         if (vnet.gso_type == GSO_NONE ? single_frame(core, flow, &vnet, length) : super_frame(core, flow, &vnet, length))
             return;
     }

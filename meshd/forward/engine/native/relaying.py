@@ -13,7 +13,7 @@ from meshd.forward.engine.native import _core
 from meshd.forward.engine.native.halves import NativePeer, NativeSendKey, native_aead
 from meshd.forward.engine.relaying import Relaying
 from meshd.forward.engine.tables import Peer, ReceiveKey, RelayReceive, RelaySend, SendKey
-from meshd.forward.relay import RelayHeader, hop_head, relay_suite
+from meshd.forward.relay import RELAY_OVERHEAD, RelayHeader, hop_head, relay_suite
 
 if TYPE_CHECKING:
     from meshd.forward.engine.tables import Operation
@@ -50,8 +50,14 @@ class NativeRelaying(Relaying):
         if isinstance(via, NativePeer):
             self.core.add_route(header.destination, via.core)
 
-    def native_send(self, via: Peer, data: bytes, size: int) -> None:
-        """Relayed datagrams of one size, the last one perhaps shorter, that C could not send."""
+    def prepare(self, via: Peer) -> None:
+        """The relay layer of its key is made before it is needed, so that C has all of what is sent through it."""
+        key = via.send_key
+        if key is not None and key.relay_key and key.relay is None:
+            key.relay = self._sender(key)
+
+    def native_send(self, via: Peer, source: Peer | None, data: bytes, size: int) -> None:
+        """Relayed datagrams of one size, the last one perhaps shorter, that C could not send: those of `source`, or of others."""
         count = -(-len(data) // size)
         if via.port is None or via.endpoint is None:
             return
@@ -62,6 +68,10 @@ class NativeRelaying(Relaying):
         via.counters.data_out += count
         via.counters.relayed_out += count
         via.counters.relayed_bytes_out += len(data)
+        if source is not None:
+            source.counters.datagrams_out += count
+            source.counters.data_out += count
+            source.counters.bytes_out += len(data) - count * RELAY_OVERHEAD
 
     def _sender(self, key: SendKey) -> RelaySend:
         made = NativeRelaySend(self._new_aead(relay_suite(key.suite), key.relay_key).seal, hop_head(key.index))

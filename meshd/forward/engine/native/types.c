@@ -245,7 +245,7 @@ static PyObject *take(PyObject *self, PyObject *unused)
 static PyObject *is_open(PyObject *self, void *closure)
 {
     (void)closure;
-    return PyBool_FromLong(((struct peer *)self)->port != NULL);
+    return PyBool_FromLong(peer_sends((struct peer *)self));
 }
 
 static PyTypeObject *type_from(const char *name, size_t size, PyType_Slot *slots, unsigned flags)
