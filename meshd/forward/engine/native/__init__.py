@@ -41,9 +41,9 @@ __all__ = ["native_missing"]
 def native_missing() -> str:
     """Why the native engine cannot be used here; empty: it can."""
     try:
-        from meshd.forward.engine.native import _core
+        import meshd.forward.engine.native._core as core
     except ModuleNotFoundError:
         return "not built: there was no C compiler, or no Python headers, at installation"
     except ImportError as error:
         return f"cannot be loaded: {error}"
-    return "" if _core.backends() else "neither libipsec-mb nor OpenSSL's libcrypto is installed"
+    return "" if core.backends() else "neither libipsec-mb nor OpenSSL's libcrypto is installed"
