@@ -8,6 +8,7 @@ fail and say what; with `CI` in the environment any skip is a failure, so that a
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ os.environ[RUN_VARIABLE] = uuid.uuid4().hex
 # Whatever the user has set must not steer the routers under test.
 for name in ("MESHD_DIR", "MESHD_KEY", "MESHD_PASSWORD", "MESHD_PROFILE"):
     os.environ.pop(name, None)
+
+# A shell that starts the tests in the background lets them, and all that they start, ignore an interrupt: then none ends a verb.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, and no deadline: a busy machine must not turn a test red.
 settings.register_profile("meshd", deadline=None, derandomize=True, database=None)

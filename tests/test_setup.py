@@ -21,7 +21,7 @@ ESSENTIAL = (
     *("ldd", "ln", "mktemp", "readlink", "rm", "sha256sum", "tail"),
 )
 SECRET = "mk1-a-very-secret-key"
-PRESENT = ("ip", "iptables", "nft", "dockerd", "ethtool", "iperf3", "ping", "ps", "tcpdump")
+PRESENT = ("gcc", "ip", "iptables", "nft", "dockerd", "ethtool", "iperf3", "ping", "ps", "tcpdump")
 
 
 class Machine:
@@ -42,10 +42,14 @@ class Machine:
         assert "in /usr/bin/python3 python3 " in text  # nor its Python
         text = text.replace("PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\n", "").replace("/usr/bin/python3 ", "")
         library.write_text(text)
+        self.native = self.tree / "meshd/forward/engine/native"
+        self.native.mkdir(parents=True)
+        (self.native / "core.c").write_text("int core;\n")
         for name in ESSENTIAL:
             if found := shutil.which(name):
                 (self.bin / name).symlink_to(found)
         self.command("id", "echo ${FAKE_UID:-0}")
+        self.command("uname", "echo aarch64")  # where there is no libipsec-mb to ask for
 
     def command(self, name: str, body: str = "") -> Path:
         return self.script(self.bin / name, body)
@@ -95,7 +99,9 @@ def with_apt(machine: Machine, *, provides: tuple[str, ...] = PRESENT, extra: st
 
 
 def with_python(machine: Machine) -> None:
+    """And with what the native engine is built with, as far as it is looked for in the PATH."""
     machine.command("python3")
+    machine.command("gcc")
 
 
 def test_a_machine_that_has_everything_is_left_alone(machine: Machine) -> None:
@@ -118,6 +124,27 @@ def test_only_what_is_missing_is_installed_without_questions(machine: Machine) -
     assert len(installs) == 1
     assert installs[0].endswith("install iptables nftables")
     assert "--yes --no-install-recommends" in installs[0]
+
+
+def test_what_the_native_engine_is_built_with_is_installed(machine: Machine) -> None:
+    with_python(machine)
+    for name in PRESENT:
+        machine.command(name)
+    (machine.bin / "gcc").unlink()
+    with_apt(machine)
+    assert machine.run("setup-system", "launch").returncode == 0
+    installs = [call for call in machine.calls("apt-get") if " install " in call and "--simulate" not in call]
+    assert [call.rpartition(" install ")[2] for call in installs] == ["gcc"]
+
+
+def test_nobody_is_kept_from_launching_by_a_missing_compiler(machine: Machine) -> None:
+    with_python(machine)
+    for name in PRESENT:
+        machine.command(name)
+    (machine.bin / "gcc").unlink()
+    result = machine.run("setup-system", "launch", FAKE_UID="1000")
+    assert result.returncode == 0
+    assert "the native engine wants gcc: without, the router uses the python engine" in only_line(result)
 
 
 def test_the_package_lists_are_read_when_apt_does_not_know_the_package(machine: Machine) -> None:
@@ -224,10 +251,8 @@ def test_an_unknown_group_is_refused(machine: Machine) -> None:
 def with_venv_python(machine: Machine) -> None:
     """A python3 whose `-m venv` makes a folder with the same little interpreter, and whose pip makes the meshd command."""
     (machine.tree / "pyproject.toml").write_text("[project]\n")
-    inner = machine.script(
-        machine.bin / "inner-python",
-        f'[[ "$*" != *"-m pip install"* ]] || cp "{machine.bin}/true" "$(dirname "$0")/meshd"',
-    )
+    made = f'cp "{machine.bin}/true" "$(dirname "$0")/meshd"; : >"{machine.native}/_core.abi3.so";'
+    inner = machine.script(machine.bin / "inner-python", f'[[ "$*" != *"-m pip install"* ]] || {{ {made} }}')
     machine.command("true")
     for name in ("cp", "mkdir"):
         (machine.bin / name).symlink_to(shutil.which(name) or name)
@@ -255,6 +280,26 @@ def test_the_venv_is_made_once_and_installed_into_again_when_pyproject_changes(m
     assert machine.run("setup-venv").returncode == 0
     assert pip_calls(machine) == [".", "."]
     assert len([call for call in machine.calls("python3") if "-m venv" in call]) == 1
+
+
+def test_a_compiler_that_came_later_builds_the_native_engine(machine: Machine) -> None:
+    with_venv_python(machine)
+    assert machine.run("setup-venv").returncode == 0
+    (machine.native / "core.c").write_text("int other;\n")
+    assert machine.run("setup-venv").returncode == 0
+    machine.command("gcc")
+    assert machine.run("setup-venv").returncode == 0
+    assert machine.run("setup-venv").returncode == 0
+    assert pip_calls(machine) == [".", ".", "."]
+
+
+def test_a_native_engine_that_was_not_built_is_said(machine: Machine) -> None:
+    with_venv_python(machine)
+    body = (machine.bin / "inner-python").read_text().replace(f': >"{machine.native}/_core.abi3.so";', "")
+    machine.script(machine.bin / "inner-python", body)
+    result = machine.run("setup-venv")
+    assert result.returncode == 0
+    assert "the native engine could not be built (C compiler: none)" in result.stderr.splitlines()[-1]
 
 
 def test_what_the_tests_need_is_added_and_stays(machine: Machine) -> None:
