@@ -31,7 +31,7 @@ __all__ = ["COMPARE_INTERVAL", "LINK_BACKLOG", "MAX_INBOX", "SLICE", "Gossip"]
 COMPARE_INTERVAL = 10.0  # ± 20 %
 LINK_BACKLOG = 64 * 1024  # bytes that may wait in a link's socket; beyond, its outbox merges
 MAX_INBOX = 1024  # batches
-SLICE = 16  # signatures checked in one call
+SLICE = 4  # signatures checked in one call: with what follows from a record about as long as a pump, which has the next turn
 WANT_PAUSE = (
     1.0  # the same log is asked for once in this time, of whomever: with many neighbours a gap shows many times
 )
