@@ -143,7 +143,7 @@ def _port(text: str, digits: str) -> int:
 def _is_scoped(host: str) -> bool:
     """`fe80::1%eth0`: a neighbour on that interface (RFC 4007)."""
     address, _, zone = host.partition("%")
-    if not zone or len(zone.encode()) > MAX_IFNAME or not zone.isprintable() or "/" in zone:
+    if not zone.isprintable() or not 0 < len(zone.encode()) <= MAX_IFNAME or "/" in zone:
         return False
     try:
         return ipaddress.IPv6Address(address).is_link_local

@@ -153,6 +153,7 @@ _BRACKETS = "write an IPv6 address with a port as [fd00::1]:6783"
         ("[host2]:1", _BRACKETS),
         ("fd00::1%eth0", _BRACKETS),
         ("fe80::1%", _BRACKETS),
+        ("fe80::1%\udcff", _BRACKETS),
     ],
 )
 def test_a_malformed_peer_is_named_and_explained(text: str, why: str) -> None:
