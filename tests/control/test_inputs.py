@@ -153,7 +153,6 @@ _BRACKETS = "write an IPv6 address with a port as [fd00::1]:6783"
         ("[host2]:1", _BRACKETS),
         ("fd00::1%eth0", _BRACKETS),
         ("fe80::1%", _BRACKETS),
-        ("fe80::1%\udcff", _BRACKETS),
     ],
 )
 def test_a_malformed_peer_is_named_and_explained(text: str, why: str) -> None:
@@ -182,3 +181,9 @@ def _user_errors_are_one_line() -> Iterator[None]:
         if shown.isprintable() and len(shown) < 250:
             raise _OneLine from None
         raise
+
+
+def test_a_zone_that_is_no_text_is_no_peer() -> None:
+    """As a terminal gives it that speaks another encoding: a lone surrogate."""
+    with pytest.raises(UserError):
+        parse_target("fe80::1%\udcff")
