@@ -157,8 +157,8 @@ def test_a_hole_in_mid_flow(pair: Pair) -> None:
         flow.goes_on()
     assert flow.whole()
     # senders that need to know are told …
-    pinged = one.run("ping", "-n", "-M", "do", "-s", "1300", "-c", "4", "-i", "0.2", ADDRESSES[1], check=False)
-    assert f"Frag needed and DF set (mtu = {pair.mtus()[0]})" in pinged.out
+    ping = ("ping", "-n", "-M", "do", "-s", "1300", "-c", "4", "-i", "0.2", ADDRESSES[1])
+    until(lambda: "Frag needed and DF set (mtu = " in one.run(*ping, check=False).out, "the sender is told")
     assert cached_mtu(one, ADDRESSES[1]) == pair.mtus()[0]
     one.run("ping", "-n", "-6", "-M", "do", "-s", "1260", "-c", "4", "-i", "0.2", ADDRESSES6[1], check=False)
     assert cached_mtu(one, ADDRESSES6[1]) == 1280
