@@ -75,6 +75,7 @@ class PathView:
     state: str  # idle | probing | alive | suspect | dead | no session
     reason: str  # why this path is in use, or why there is none
     mtu: int  # largest inner frame payload (IP MTU) that one datagram of this path carries
+    measured: bool  # nothing larger passes; else larger sizes are being tried
     rtt_ms: float | None
     loss: float  # 0..1 over the last probes
     since_s: float

@@ -192,7 +192,7 @@ def _paths(paths: list[Json], paint: Paint) -> str:
             path["Kind"],
             path["Endpoint"] or "-",
             path["State"],
-            str(path["MTU"]),
+            f"{path['MTU']}{'' if path['Measured'] or not path['MTU'] else '+'}",
             "-" if path["RttMs"] is None else f"{path['RttMs']:.2f}ms",
             f"{100 * path['Loss']:.0f}%",
             age(path["SinceS"]),

@@ -117,6 +117,7 @@ def path_body(path: PathView) -> Json:
         "State": path.state,
         "Reason": path.reason,
         "MTU": path.mtu,
+        "Measured": path.measured,
         "RttMs": None if path.rtt_ms is None else round(path.rtt_ms, 3),
         "Loss": round(path.loss, 4),
         "SinceS": round(path.since_s, 1),

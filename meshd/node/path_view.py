@@ -48,6 +48,7 @@ def path_view(node: Node, host: HostId, name: str, nickname: str, now: float) ->
         state="no session" if node.peers.sessions.keypair(host) is None else seen.state.value,
         reason=_relay_reason(node, peer, now) if relayed else _direct_reason(node, peer),
         mtu=mtu_of(peer),
+        measured=peer.sizes is not None and peer.sizes.measured,
         rtt_ms=round(seen.srtt * 1000, 3) if seen.srtt is not None else None,
         loss=round(seen.loss, 4),
         since_s=round(now - since, 1) if since is not None else 0.0,
