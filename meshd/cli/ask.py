@@ -85,11 +85,11 @@ def status(part: str | None, seconds: float | None, as_json: bool) -> int:
 
 
 def _status(part: str | None, as_json: bool) -> str:
-    answer = router().status()
+    answer: dict[str, Any] = router().status()
     if part is None:
         return render.render_json(answer) if as_json else render.render_status(answer, painter(sys.stdout))
     listing, key = _LISTINGS[part]
-    return render.render_json(answer["Router"][key]) if as_json else listing(answer, painter(sys.stdout))  # type: ignore[index]
+    return render.render_json(answer["Router"][key]) if as_json else listing(answer, painter(sys.stdout))
 
 
 @click.command()

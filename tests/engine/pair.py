@@ -29,14 +29,14 @@ def still() -> float:
 class ScriptedUpcalls:
     """Answers from fields; keeps what it was asked."""
 
-    outbound: Verdict = Verdict(PEER)  # noqa: RUF009 - immutable
-    inbound: Verdict = Verdict(LOCAL)  # noqa: RUF009
+    outbound: Verdict = field(default=Verdict(PEER))
+    inbound: Verdict = field(default=Verdict(LOCAL))
     children: dict[ShortId, list[SlotId] | None] = field(default_factory=dict)
     asked_outbound: list[tuple[Mac, Mac]] = field(default_factory=list)
     asked_inbound: list[tuple[SlotId, Mac, Mac]] = field(default_factory=list)
     asked_children: list[ShortId] = field(default_factory=list)
     members: dict[bytes, list[SlotId] | None] = field(default_factory=dict)
-    inspected: Inspected = Inspected()  # noqa: RUF009
+    inspected: Inspected = field(default=Inspected())
     asked_members: list[Mac] = field(default_factory=list)
     asked_inspect: list[bytes] = field(default_factory=list)
     wanted: list[SlotId] = field(default_factory=list)

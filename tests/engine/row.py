@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from meshd.crypto.aead import Suite
 from meshd.crypto.session import relay_key
 from meshd.forward.engine.interface import Verdict
@@ -22,7 +20,7 @@ SIZE = 1472 - RELAY_OVERHEAD
 class Row:
     """a has slots for r (ONE) and b (TWO); r for a and b; b for r and a. a reaches b through r, and back."""
 
-    side_type: ClassVar[type[Side]] = Side
+    side_type: type[Side] = Side
 
     def __init__(self, suite: Suite = Suite.AES_256_GCM, fault: Fault | None = None) -> None:
         self.network = MemoryNetwork(fault)

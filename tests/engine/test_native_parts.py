@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -206,10 +207,12 @@ def test_what_is_no_key_of_a_flow_is_refused() -> None:
     for key in (b"", bytes(11), bytes(13)):
         with pytest.raises(ValueError, match="12 bytes"):
             table.get(key)
+    text: Any = (1, "text")
+    no_flow: Any = object()
     with pytest.raises(TypeError):
-        table.get((1, "text"))  # type: ignore[arg-type]
+        table.get(text)
     with pytest.raises(AttributeError):
-        table.add(bytes(12), object())  # type: ignore[arg-type]
+        table.add(bytes(12), no_flow)
     assert len(table) == 0
     with pytest.raises(ValueError, match="6 bytes"):
         table.void_mac(bytes(5))
@@ -218,8 +221,9 @@ def test_what_is_no_key_of_a_flow_is_refused() -> None:
 def test_core_refuses_what_is_not_its_own() -> None:
     outbound, inbound = _core.FlowTable(3), _core.FlowTable(3)
     core = _core.Core(outbound, inbound)
+    no_table: Any = object()
     with pytest.raises(TypeError):
-        _core.Core(outbound, object())  # type: ignore[arg-type]
+        _core.Core(outbound, no_table)
     with pytest.raises(TypeError):
         _core.Peer()
     peer = core.make_peer(FIRST_PEER)

@@ -90,7 +90,7 @@ class Play(row.Row):
         class Side(pair.Side):
             engine_type = engine
 
-        self.side_type = Side  # type: ignore[misc]
+        self.side_type = Side
         self.generation = 0
         self.frames: dict[str, list[bytes]] = {"a": [], "r": [], "b": []}
         super().__init__(suite)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from hashlib import blake2s
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgpack
 
@@ -143,8 +144,8 @@ def answers() -> Feed:
 
 def cookies() -> Feed:
     def feed(data: bytes) -> None:
-        kind: int = data[0] if data else 0
-        sealed = seal_cookie(bytes(32), 1, bytes(12), bytes(16), kind, data[1:16])  # type: ignore[arg-type]  # any byte
+        any_byte: Any = data[0] if data else 0
+        sealed = seal_cookie(bytes(32), 1, bytes(12), bytes(16), any_byte, data[1:16])
         open_cookie(bytes(32), sealed, bytes(16))
 
     return feed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from meshd.crypto.wire import MessageType
@@ -9,7 +11,7 @@ from meshd.drops import DropReason
 from meshd.forward.path import PathState
 from meshd.ids import Endpoint
 from meshd.testing.conditions import LinkConditions
-from meshd.testing.host import SimHost
+from meshd.testing.host import SimContainer, SimHost
 from tests.sim.meshes import BROADCAST, Mesh
 
 DELAY = 0.001
@@ -28,6 +30,11 @@ def dead(host: SimHost) -> bool:
     return any(peer.monitor.state is PathState.DEAD for peer in host.node.peers.peers.values())
 
 
+def known(mesh: Mesh, box: SimContainer) -> bool:
+    """Everybody knows who has it."""
+    return all(mesh.owner(one, box) for one in mesh.hosts)
+
+
 # ── loss
 
 
@@ -39,7 +46,7 @@ def test_hosts_join_and_hear_of_containers_in_time_whatever_is_lost(loss: float,
     for number in range(100):
         host = mesh.hosts[number % 4]
         box = host.attach(f"more{number}")
-        took.append(mesh.wait(lambda box=box: all(mesh.owner(one, box) for one in mesh.hosts), 10.0))  # type: ignore[misc]
+        took.append(mesh.wait(partial(known, mesh, box), 10.0))
         assert mesh.reachable()
         assert loss > 0.05 or not any(map(dead, mesh.hosts))
     assert sorted(took)[98] <= limit
