@@ -126,6 +126,16 @@ def test_only_what_is_missing_is_installed_without_questions(machine: Machine) -
     assert "--yes --no-install-recommends" in installs[0]
 
 
+def test_the_tests_get_their_tools(machine: Machine) -> None:
+    with_python(machine)
+    machine.command("ldd", "exit 1")
+    with_apt(machine, provides=(*PRESENT, "busybox"))
+    assert machine.run("setup-system", "test").returncode == 0
+    (install,) = [call for call in machine.calls("apt-get") if " install " in call and "--simulate" not in call]
+    tools = ["busybox-static", "docker.io", "ethtool", "iperf3", "iputils-ping", "procps", "tcpdump"]
+    assert install.rpartition(" install ")[2].split() == ["iproute2", "iptables", "nftables", *tools]
+
+
 def test_what_the_native_engine_is_built_with_is_installed(machine: Machine) -> None:
     with_python(machine)
     for name in PRESENT:
