@@ -37,7 +37,7 @@ class Candidates:
 
     def offer(self, endpoint: Endpoint) -> None:
         """An authentic probe of the peer came from there: ask there once."""
-        if endpoint not in self._now:
+        if len(self._now) < MAX_ASKED and endpoint not in self._now:
             self._now.append(endpoint)
 
     def search(self, wanted: bool, now: float) -> None:

@@ -290,8 +290,9 @@ class Node:
             self.layer2.next_deadline(now),
             self._reroute_at,
             self._drain_at,
+            self._sweep_at,
         )
-        return min((when for when in deadlines if when is not None), default=self._sweep_at)
+        return min(when for when in deadlines if when is not None)
 
     def handle_timer(self, now: float) -> None:
         self.touched = True
@@ -392,10 +393,10 @@ class Node:
     def reported(self, host: HostId, report: PathReport, now: float) -> None:
         self.queries.on_report(host, report, now)
 
-    def identified(self, endpoint: Endpoint, static: bytes, ed25519: bytes, now: float) -> None:
-        self.notices.add(
-            f"{endpoint} answers on UDP, but not on TCP port {endpoint.port}: open it for control links", now
-        )
+    def identified(self, host: HostId, endpoint: Endpoint, now: float) -> None:
+        if not self.links.linked(host):
+            text = f"{endpoint} answers on UDP, but not on TCP port {endpoint.port}: open it for control links"
+            self.notices.add(text, now)
 
     def stranger(self, source: Endpoint, now: float) -> None:
         self.notices.add(f"{source.host} tried with another mesh key; {OTHER_KEY_HINT}", now)
@@ -404,13 +405,14 @@ class Node:
 
     def _take_changes(self, now: float) -> None:
         hosts_changed = False
+        owners: dict[Mac, None] = {}
         while (event := self.gossip.next_event()) is not None:
             match event:
                 case OwnLogAhead(epoch=epoch):
                     self._outputs.append(PersistBoot(epoch + 1))
                 case Changed():
                     applied = self.directory.apply(event, now)
-                    self._void(applied.owners)
+                    owners.update(dict.fromkeys(applied.owners))
                     if applied.groups:
                         self.engine.void_groups()
                     if applied.topology and self._reroute_at is None:
@@ -418,6 +420,7 @@ class Node:
                     if applied.host is not None and applied.host != self.host_id:
                         self._host_changed(applied.host, now)
                         hosts_changed = True
+        self._void(owners)
         self._take_alarms(now)
         if hosts_changed:
             self._memory.changed(now)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshd.forward.engine.interface import PeerCounters
+from meshd.forward.entries import ENTRY_HEADER_SIZE
+from meshd.forward.ethernet import ETHERNET_SIZE
+from meshd.forward.header import DATA_OVERHEAD
 from meshd.forward.path import PathState
 from meshd.forward.paths import PathKind
 from meshd.ids import HostId, SlotId
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SEALED_OVERHEAD", "kind_of", "mtu_of", "path_view", "via_of"]
 
-SEALED_OVERHEAD = 48  # Ethernet 14, entry 2, data header 16, tag 16: from UDP payload to inner IP packet
+SEALED_OVERHEAD = ETHERNET_SIZE + ENTRY_HEADER_SIZE + DATA_OVERHEAD  # from UDP payload to inner IP packet
 
 
 def kind_of(peer: Peer) -> str:

@@ -54,6 +54,8 @@ class Pathing:
         self._engine = engine
 
     def next_deadline(self, peer: Peer) -> float | None:
+        if peer.session_since is None:
+            return None  # nothing to probe under
         deadlines = (peer.paths.next_deadline(), peer.pmtu.next_deadline())
         return min((when for when in deadlines if when is not None), default=None)
 
@@ -83,6 +85,8 @@ class Pathing:
 
         Else whoever is first with a copy of each probe would get all the answers, and the peer would take its path for dead.
         """
+        if peer.session_since is None:
+            return  # it said goodbye in the same wake-up: nothing can be answered, or asked
         if isinstance(message, SizeProbe):
             self._answer(peer, encode_control(SizeEcho(message.seq, message.size)), source)
             return

@@ -62,7 +62,7 @@ class PeerEvents(Protocol):
 
     def reported(self, host: HostId, report: PathReport, now: float) -> None: ...
 
-    def identified(self, endpoint: Endpoint, static: bytes, ed25519: bytes, now: float) -> None:
+    def identified(self, host: HostId, endpoint: Endpoint, now: float) -> None:
         """A bootstrap over UDP told who is behind an address."""
         ...
 
@@ -339,7 +339,7 @@ class PeerTable:
         if event.first or peer.session_since is None:
             peer.session_since = now
         if event.remote_identity is not None and isinstance(event.endpoint, Endpoint):
-            self._events.identified(event.endpoint, event.remote_static, event.remote_identity, now)
+            self._events.identified(event.peer, event.endpoint, now)
         if self._pathing.ready(peer, event.endpoint, now):
             self._events.paths_changed(now)
 

@@ -6,6 +6,7 @@ import random
 
 from meshd.crypto.meshkey import MeshKey
 from meshd.drops import DropReason
+from meshd.forward.control import Bye, ByeReason, Probe
 from meshd.forward.slots import MAX_PEERS
 from meshd.ids import Endpoint, HostId, SlotId
 from meshd.testing.host import SimHost
@@ -51,3 +52,37 @@ def test_a_full_table_does_not_keep_real_hosts_from_being_heard() -> None:
     assert late.host_id in host.node.directory.hosts
     assert host.node.drops[DropReason.TABLE_FULL] > 0
     assert not host.node.peers.alive()
+
+
+def test_a_probe_behind_a_goodbye_asks_for_nothing() -> None:
+    """Both came in one wake-up: without keys nothing can be answered, and a deadline that nobody meets would never let us sleep."""
+    net = SimNetwork(seed=1)
+    one, two = SimHost(net, "a", "10.0.0.1", KEY), SimHost(net, "b", "10.0.0.2", KEY, targets=["10.0.0.1"])
+    one.start()
+    two.start()
+    net.clock.run_for(5)
+    peers = one.node.peers
+    peer = peers.peers[two.host_id]
+    assert peer.paths.lives
+    peers.take_control(peer, Bye(ByeReason.STOPPING), Endpoint("10.0.0.2", 6783), one.now, newest=True)
+    peers.take_control(peer, Probe(1 << 20, 0, 0), ELSEWHERE, one.now, newest=True)
+    deadline = peers.next_deadline()
+    assert deadline is not None
+    assert deadline >= one.now
+    peers.handle_timer(one.now)
+    assert one.node.next_deadline(one.now) > one.now
+
+
+def test_who_answers_on_udp_alone_is_told_of_until_a_link_is_up() -> None:
+    net = SimNetwork(seed=1)
+    one, two = SimHost(net, "a", "10.0.0.1", KEY), SimHost(net, "b", "10.0.0.2", KEY, targets=["10.0.0.1"])
+    one.start()
+    two.start()
+    net.clock.run_for(5)
+    where = Endpoint("10.0.0.2", 6783)
+    assert one.node.links.linked(two.host_id)
+    one.node.identified(two.host_id, where, one.now)  # the keys of a session that XX began are renewed
+    assert one.node.notices.recent(one.now) == ()
+    one.node.identified(HostId(b"\x77" * 16), where, one.now)
+    (notice,) = one.node.notices.recent(one.now)
+    assert "answers on UDP, but not on TCP" in notice
