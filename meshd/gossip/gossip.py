@@ -160,7 +160,7 @@ class Gossip:
             neighbour = self._neighbours.get(link)
             if merged.rest is not None:
                 self._inbox.appendleft((link, merged.rest))
-            elif neighbour is not None and batch.records:
+            elif neighbour is not None and batch.records and origin in self.store.logs:
                 neighbour.outbox.has(origin, batch.epoch, batch.records[-1].seq)
             if merged.push_from is not None:
                 self._push(origin, merged.push_from, link)

@@ -167,8 +167,7 @@ class Store:
         """Merge one batch, checking at most `budget` signatures. Never raises for what is in it."""
         origin = batch.origin
         if origin == self.me:
-            self._about_me(batch)
-            return Merged(origin)
+            return Merged(origin, checked=self._about_me(batch))
         log = self.logs.get(origin)
         if log is None or batch.epoch > log.epoch:
             if log is None and not self._admits(origin):
@@ -189,19 +188,21 @@ class Store:
         return len(self.logs) < MAX_ORIGINS and short_id(origin) not in self._by_short
 
     def _apply(self, log: Log, batch: Batch, budget: int) -> Merged:
-        floor = self._check_floor(log, batch)
+        floor, checked = self._check_floor(log, batch)
         if floor is None:
-            return Merged(log.origin)
+            return Merged(log.origin, checked=checked)
         before, was_whole = log.highest, log.whole
         applied = 0
-        left = budget
+        limit = max(
+            budget, 2 * checked
+        )  # a floor that takes all of it leaves one for a record, or it would never come to that
         out_of_budget = False
         for record in batch.records:
             if self._is_news(log, record):
-                if left <= 0:
+                if checked >= limit:
                     out_of_budget = True
                     break
-                left -= 1
+                checked += 1
                 if not self._take(log, record, batch):
                     break
             applied += 1
@@ -216,7 +217,7 @@ class Store:
         push_from = before if log.highest > before else None
         if log.whole and not was_whole:
             push_from = log.before_snapshot
-        return Merged(log.origin, push_from=push_from, rest=rest, checked=budget - left)
+        return Merged(log.origin, push_from=push_from, rest=rest, checked=checked)
 
     def _is_news(self, log: Log, record: Record) -> bool:
         """What is none is no drop either: with several neighbours most records come more than once."""
@@ -281,24 +282,24 @@ class Store:
 
     # floors and snapshots
 
-    def _check_floor(self, log: Log, batch: Batch) -> int | None:
-        """The floor that rides along, 0 if none does, None if it is not the origin's."""
+    def _check_floor(self, log: Log, batch: Batch) -> tuple[int | None, int]:
+        """The floor that rides along, 0 if none does, None if it is not the origin's; and how many signatures were checked."""
         if batch.floor is None:
-            return 0
+            return 0, 0
         try:
             floor = decode_floor(batch.floor.value)
         except DecodeError:
             self.drops.add(DropReason.BAD_RECORD)
-            return None
+            return None, 0
         if batch.floor.key != FLOOR_KEY or floor >= batch.floor.seq:
             self.drops.add(DropReason.BAD_RECORD)
-            return None
+            return None, 0
         if log.floor_proof == batch.floor:
-            return floor
+            return floor, 0
         if not verify_record(self.mesh_id, batch.floor, log.public, self._verifier):
             self.drops.add(DropReason.BAD_SIGNATURE)
-            return None
-        return floor
+            return None, 1
+        return floor, 1
 
     def _snapshot(self, log: Log, batch: Batch, floor: int, before: int) -> None:
         """Note which keys a snapshot's chunk leaves out; once it is whole, they are gone.
@@ -336,7 +337,8 @@ class Store:
 
     # about me
 
-    def _about_me(self, batch: Batch) -> None:
+    def _about_me(self, batch: Batch) -> int:
+        """Returns how many signatures were checked."""
         for record in batch.records:
             if self._written_by_me(record):
                 continue
@@ -344,7 +346,8 @@ class Store:
                 self._ahead.append(record.epoch)
             else:
                 self.drops.add(DropReason.BAD_SIGNATURE)
-            return
+            return 1
+        return 0
 
     def _written_by_me(self, record: Record) -> bool:
         """False only for what this process cannot have written: a later epoch or sequence, or one that contradicts the log."""

@@ -334,3 +334,20 @@ def test_merging_20_000_records_checks_each_once() -> None:
             store.merge(item)
     assert store.records() == verifier.count == 20_000
     assert store.drops[DropReason.STALE_RECORD] == 0
+
+
+def test_what_a_floor_and_records_about_ourselves_cost_is_counted() -> None:
+    """Or a member could have any number of signatures checked in one go."""
+    verifier = CountingVerifier()
+    store = make_store(verifier=verifier)
+    floored = batch(record(1), record(2, b"l"), record(3, b"m"), floor=record(9, b"f", encode_floor(0)))
+    merged = store.merge(floored, budget=1)
+    assert merged.rest is not None
+    assert (merged.checked, verifier.count, len(merged.rest.records)) == (2, 2, 2)  # the floor, and one: it goes on
+    public = public_of("me")
+    store.merge(Batch(public, 7, 0, True, None, (record(1, epoch=7, name="me"),)))
+    mine = Batch(public, 8, 0, True, None, (record(1, epoch=8, name="me"),))
+    assert store.merge(mine).checked == 1
+    assert (
+        store.merge(batch(record(4), floor=record(9, b"f", encode_floor(0))._replace(signature=bytes(64)))).checked == 1
+    )
