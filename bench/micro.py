@@ -39,10 +39,10 @@ from meshd.crypto.wire import LivenessCounter
 from meshd.drops import DropCounters
 from meshd.forward.coalesce import Coalescer
 from meshd.forward.engine.asking import Asking
-from meshd.forward.engine.interface import VNET_HEADER_SIZE
 from meshd.forward.engine.tables import Peer
 from meshd.forward.ethernet import parse_headers
 from meshd.forward.segmentation import segments
+from meshd.forward.vnet import VNET_SIZE
 from meshd.gossip.records import Batch, Record, sign_record, verify_record
 from meshd.gossip.store import Store
 
@@ -110,10 +110,10 @@ def rows_steps() -> Rows:
     """Steps that Python alone shows one by one."""
     asking = Asking(Upcalls(), DropCounters(), Peer)
     data = memoryview(bytearray(super_frame(SEGMENTS * SEGMENT_PAYLOAD, SEGMENT_PAYLOAD)))
-    headers = parse_headers(data[VNET_HEADER_SIZE:])
+    headers = parse_headers(data[VNET_SIZE:])
     assert headers is not None
-    whole = headers._replace(end=len(data) - VNET_HEADER_SIZE)
-    plains = segments(data, VNET_HEADER_SIZE, whole, SEGMENT_PAYLOAD)
+    whole = headers._replace(end=len(data) - VNET_SIZE)
+    plains = segments(data, VNET_SIZE, whole, SEGMENT_PAYLOAD)
     first = parse_headers(memoryview(plains[0])[2:])
     assert first is not None
 
@@ -125,9 +125,7 @@ def rows_steps() -> Rows:
 
     return {
         "flow lookup": best(repeat(20000, lambda: asking.outbound_flow(ADDRESSES, 1.0)), 20000),
-        "segment, of 44": best(
-            repeat(200, lambda: segments(data, VNET_HEADER_SIZE, whole, SEGMENT_PAYLOAD)), 200 * SEGMENTS
-        ),
+        "segment, of 44": best(repeat(200, lambda: segments(data, VNET_SIZE, whole, SEGMENT_PAYLOAD)), 200 * SEGMENTS),
         "coalesce, of 44": best(repeat(200, coalesce), 200 * SEGMENTS),
     }
 

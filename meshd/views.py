@@ -103,7 +103,7 @@ class MacView:
     label: str  # container, where an attachment names one
     addresses: tuple[str, ...]
     claim: int
-    state: str  # "" | frozen | conflict | unreachable
+    state: str  # "" | frozen | conflict
     last_seen_s: float | None
 
 

@@ -43,7 +43,6 @@ _ROLES = {
     "no session": "bad",
     "frozen": "bad",
     "conflict": "bad",
-    "unreachable": "warn",
 }
 _LABEL = 15  # Weave right-aligns labels so that the colon stands in column 16
 _EXPOSE = "expose"  # the pseudo-container that stands for the host's own port of the bridge

@@ -135,11 +135,6 @@ class Sessions:
         if self._outgoing.find(endpoint) is None:
             self._outgoing.bootstrap(endpoint, now)
 
-    def cancel_bootstrap(self, endpoint: Endpoint) -> None:
-        attempt = self._outgoing.find(endpoint)
-        if attempt is not None:
-            self._outgoing.end(attempt)
-
     def forget(self, peer: HostId) -> None:
         """Drop all keys and any handshake. The last liveness stays known: what it refused, it refuses still."""
         attempt = self._outgoing.find(peer)

@@ -10,7 +10,7 @@
     6 bootstrap (XX 2)        sender 4, receiver 4, Noise 193 (e 32, static 48, binding 97+16), mac1, mac2   237
     7 bootstrap (XX 3)        sender 4, receiver 4, Noise 161 (static 48, binding 97+16), mac1, mac2         205
 
-Type 3 is in `cookie`, type 4 (data) is the packet engine's, type 8 (relay) is reserved. Type 5 is padded to the size of type 6, so
+Type 3 is in `cookie`, types 4 (data) and 8 (relay) are the packet engine's. Type 5 is padded to the size of type 6, so
 that no reply is larger than what asked for it. Sizes are exact: another length is dropped unparsed, an extension takes a new
 type.
 

@@ -11,7 +11,7 @@ import struct
 
 from meshd.forward.ethernet import Headers
 
-__all__ = ["complete_checksum", "ipv4_header_checksum", "ones_sum", "pseudo_sum"]
+__all__ = ["complete_checksum", "ipv4_header_checksum", "is_right", "ones_sum", "pseudo_sum"]
 
 _U16 = struct.Struct(">H")
 
@@ -32,6 +32,12 @@ def pseudo_sum(frame: bytes | bytearray | memoryview, headers: Headers, length: 
         frame[headers.l3 + 12 : headers.l3 + 20] if headers.version == 4 else frame[headers.l3 + 8 : headers.l3 + 40]
     )
     return (ones_sum(addresses) + headers.protocol + length) % 65535 or 65535
+
+
+def is_right(frame: bytes | bytearray | memoryview, headers: Headers) -> bool:
+    """Whether the L4 checksum is whole, and that of what is there."""
+    pseudo = pseudo_sum(frame, headers, headers.end - headers.l4)
+    return (ones_sum(frame[headers.l4 : headers.end]) + pseudo) % 65535 == 0
 
 
 def complete_checksum(frame: bytearray | memoryview, start: int, offset: int) -> bool:

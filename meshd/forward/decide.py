@@ -27,6 +27,7 @@ from meshd.budget import BucketTable
 from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
 from meshd.forward.engine.interface import Verdict
+from meshd.forward.ethernet import is_link_local_control
 from meshd.forward.fdb import Fdb
 from meshd.forward.groups import is_joinable
 from meshd.forward.slots import FLOOD, GROUP, LOCAL, PeerSlots, drop_slot
@@ -49,9 +50,6 @@ UNKNOWN_BURST = 10.0
 MAX_UNKNOWN_SOURCES = 4096
 
 _ZERO_MAC = bytes(6)
-_LINK_LOCAL = bytes.fromhex(
-    "0180c20000"
-)  # and one more byte, 00–0f: IEEE 802.1Q table 8-1, never forwarded by a bridge
 
 
 class Tables(Protocol):
@@ -181,7 +179,7 @@ def _refuse(segment: SegmentId, source: Mac, destination: Mac) -> Verdict | None
         return _drop(DropReason.SOURCE_MULTICAST)
     if source == _ZERO_MAC:
         return _drop(DropReason.BAD_FRAME)  # no station has it; Linux bridges drop it too (is_valid_ether_addr)
-    if destination[:5] == _LINK_LOCAL and destination[5] < 0x10:
+    if is_link_local_control(destination):
         return _drop(DropReason.LINK_LOCAL_CONTROL)
     return None
 

@@ -25,6 +25,7 @@ __all__ = [
     "DATA_HEADER_SIZE",
     "DATA_OVERHEAD",
     "FLAG_VOUCHED",
+    "LAST_COUNTER",
     "NONCE_PREFIX",
     "TAG_SIZE",
     "VERSION",
@@ -42,6 +43,7 @@ DATA_HEADER_SIZE = 16
 TAG_SIZE = 16
 DATA_OVERHEAD = DATA_HEADER_SIZE + TAG_SIZE
 NONCE_PREFIX = bytes(4)
+LAST_COUNTER = 1 << 63  # far beyond what any key seals
 
 FLAG_VOUCHED = (
     0x01  # type 4: the frames inside carry a pseudo-header-only L4 checksum that the sender's kernel vouched for

@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from meshd.forward.checksum import complete_checksum, ones_sum, pseudo_sum
+from meshd.forward.checksum import complete_checksum, is_right, pseudo_sum
 from meshd.forward.entries import ENTRY_HEADER_SIZE
 from meshd.forward.ethernet import TCP, Headers, parse_headers
 from meshd.forward.segmentation import segments
@@ -41,7 +41,7 @@ def with_vnet(frame: bytes, mtu: int, limit: int) -> bytearray | None:
     size = headers.end - headers.l3
     room = limit - (headers.payload - headers.l3)
     if size > limit and headers.protocol == TCP and room > 0 and headers.end == len(frame):
-        if size > mtu or _partial(frame, headers) or _right(frame, headers):
+        if size > mtu or _partial(frame, headers) or is_right(frame, headers):
             return bytearray(encode_vnet(headers, room) + frame)
     elif size > mtu:
         return None
@@ -57,12 +57,7 @@ def with_vnet(frame: bytes, mtu: int, limit: int) -> bytearray | None:
 def _partial(frame: Buffer, headers: Headers) -> bool:
     field = _U16.unpack_from(frame, headers.l4 + headers.checksum_offset)[0]
     pseudo = pseudo_sum(frame, headers, headers.end - headers.l4)
-    return field == pseudo and not _right(frame, headers)
-
-
-def _right(frame: Buffer, headers: Headers) -> bool:
-    pseudo = pseudo_sum(frame, headers, headers.end - headers.l4)
-    return (ones_sum(frame[headers.l4 : headers.end]) + pseudo) % 65535 == 0
+    return field == pseudo and not is_right(frame, headers)
 
 
 def finished_frames(parts: Sequence[Buffer], mtu: int) -> list[Buffer]:

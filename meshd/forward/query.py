@@ -27,6 +27,7 @@ import struct
 from typing import Any, NamedTuple
 
 from meshd.errors import DecodeError, LocalProtocolError
+from meshd.forward.cost import WORST_COST
 from meshd.ids import SHORT_ID_SIZE, ShortId
 
 __all__ = [
@@ -48,7 +49,6 @@ NO_HOP = ShortId(bytes(SHORT_ID_SIZE))
 _QUERY = struct.Struct("<BI8s")
 _REPORT = struct.Struct("<BIB8sIHB")
 _NO_RTT = 0xFFFF_FFFF
-_WORST_COST = 3
 
 
 @enum.unique
@@ -84,7 +84,7 @@ def encode_query(query: PathQuery) -> bytes:
 def encode_report(report: PathReport) -> bytes:
     """Raises LocalProtocolError for a value that its field cannot hold. A round trip of 71 minutes is none that was measured."""
     rtt = _NO_RTT if report.rtt_us is None else min(report.rtt_us, _NO_RTT - 1)
-    if not 0 <= report.cost <= _WORST_COST:
+    if not 0 <= report.cost <= WORST_COST:
         raise LocalProtocolError(f"no cost class: {report.cost}")
     return _pack(_REPORT, PATH_REPORT, report.token, report.way, _id(report.hop), rtt, report.max_datagram, report.cost)
 
@@ -98,7 +98,7 @@ def decode_query(body: bytes | bytearray | memoryview) -> PathQuery:
 def decode_report(body: bytes | bytearray | memoryview) -> PathReport:
     """Raises DecodeError unless it is one, whole, with a way, a hop and a cost that fit together."""
     _, token, way, hop, rtt, size, cost = _unpack(_REPORT, PATH_REPORT, body)
-    if way not in _WAYS or cost > _WORST_COST:
+    if way not in _WAYS or cost > WORST_COST:
         raise DecodeError(f"a path report of way {way}, cost {cost}")
     if (way == Way.NONE) != (hop == NO_HOP):
         raise DecodeError("a path report with no way but a next hop, or the other way round")

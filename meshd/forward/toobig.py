@@ -15,6 +15,7 @@ import struct
 
 from meshd.forward.checksum import ipv4_header_checksum, ones_sum
 from meshd.forward.ethernet import network_header
+from meshd.forward.neighbours import ICMPV6, icmpv6_sum
 
 __all__ = ["IPV6_MIN_MTU", "too_big"]
 
@@ -22,7 +23,7 @@ IPV6_MIN_MTU = 1280
 
 Buffer = bytes | bytearray | memoryview
 
-_ICMP, _ICMPV6 = 1, 58
+_ICMP = 1
 _V4_ERRORS = frozenset({3, 4, 5, 11, 12})  # unreachable, source quench, redirect, time exceeded, parameter problem
 _V6_FIRST_INFORMATIONAL = 128
 _V6_REDIRECT = 137
@@ -85,9 +86,8 @@ def _packet_too_big(packet: bytes, mtu: int) -> bytes | None:
         return None
     quoted = packet[: min(total, _QUOTED_V6)]
     message = bytearray(struct.pack(">BBHI", 2, 0, 0, mtu) + quoted)
-    pseudo = destination + source + struct.pack(">II", len(message), _ICMPV6)
-    struct.pack_into(">H", message, 2, 65535 - ones_sum(pseudo + message))
-    return struct.pack(">IHBB16s16s", 6 << 28, len(message), _ICMPV6, _HOPS, destination, source) + message
+    struct.pack_into(">H", message, 2, 65535 - icmpv6_sum(destination, source, bytes(message)))
+    return struct.pack(">IHBB16s16s", 6 << 28, len(message), ICMPV6, _HOPS, destination, source) + message
 
 
 def _may_answer_v6(packet: bytes) -> bool:
@@ -96,7 +96,7 @@ def _may_answer_v6(packet: bytes) -> bool:
     for _ in range(_CHAIN):
         if kind == _V6_FRAGMENT or at + 8 > len(packet):
             return False
-        if kind == _ICMPV6:
+        if kind == ICMPV6:
             return packet[at] >= _V6_FIRST_INFORMATIONAL and packet[at] != _V6_REDIRECT
         if kind not in _V6_EXTENSIONS:
             return True

@@ -24,8 +24,9 @@ from meshd.config import NodeConfig
 from meshd.crypto.identity import Identity, Signer, Verifier, verify_signature
 from meshd.crypto.meshkey import MeshKey
 from meshd.drops import DropReason
-from meshd.forward.engine.interface import VNET_HEADER_SIZE, Buffer, Engine, Upcalls
+from meshd.forward.engine.interface import Buffer, Engine, Upcalls
 from meshd.forward.engine.python import PythonEngine
+from meshd.forward.vnet import VNET_SIZE
 from meshd.ids import DEFAULT_PORT, Endpoint, HostId, LinkId, Mac, host_name, is_multicast, short_id
 from meshd.node import LATE_S, Answered, CloseLink, DialLink, Node, PersistBoot, RememberHosts, Resolve, SendLink
 from meshd.node.queries import Answer
@@ -37,7 +38,7 @@ from meshd.testing.streams import Stream, StreamEvents
 __all__ = ["FRAME_TYPE", "SimContainer", "SimHost", "SimPort"]
 
 FRAME_TYPE = b"\x88\xb5"  # IEEE 802 local experimental
-_NO_OFFLOAD = bytes(VNET_HEADER_SIZE)
+_NO_OFFLOAD = bytes(VNET_SIZE)
 
 
 class SimPort:
@@ -265,7 +266,7 @@ class SimHost:
 
     def _deliver(self) -> None:
         for written in self._frames.take():
-            frame = written[VNET_HEADER_SIZE:]
+            frame = written[VNET_SIZE:]
             for container in self.containers:
                 if container.mac == frame[:6] or (is_multicast(frame[:6]) and container.mac != frame[6:12]):
                     own = frame[6:12] == self.node.layer2.mac

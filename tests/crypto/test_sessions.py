@@ -381,14 +381,11 @@ def test_forget_drops_everything_at_once() -> None:
     assert alice.sessions.next_deadline() is None
 
 
-def test_a_forgotten_bootstrap_is_not_retried() -> None:
+def test_a_bootstrap_that_is_under_way_is_not_begun_again() -> None:
     world, alice, _ = pair()
     alice.bootstrap(NOWHERE)
     alice.bootstrap(NOWHERE)
     assert len(world.wire) == 1
-    alice.sessions.cancel_bootstrap(NOWHERE)
-    alice.sessions.cancel_bootstrap(NOWHERE)
-    assert alice.sessions.next_deadline() is None
 
 
 def test_counts_renew_and_then_refuse_a_key() -> None:

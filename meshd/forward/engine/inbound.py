@@ -49,6 +49,7 @@ from meshd.forward.header import (
     DATA_HEADER_SIZE,
     DATA_OVERHEAD,
     FLAG_VOUCHED,
+    LAST_COUNTER,
     VERSION,
     DatagramType,
     counter_run,
@@ -67,7 +68,6 @@ _HEADER = Struct("<BBHIQ")
 # Plain integers: in Python 3.11 naming an enum member costs as much as a struct call, and these are named per frame.
 _FRAME, _CONTROL, _FLOOD = int(EntryKind.FRAME), int(EntryKind.CONTROL), int(EntryKind.FLOOD)  # 3 is a fragment
 _HEAD_SIZE = 8  # of a header, without the counter
-_LAST_COUNTER = 1 << 63  # far beyond what any key seals
 _FIRST_BYTE = VERSION << 4 | DatagramType.DATA
 
 
@@ -151,7 +151,7 @@ class Inbound:
             return 0
         _, flags, segment, index, counter = _HEADER.unpack_from(raw)
         key = self._keys.get(index)
-        if segment or key is None or counter <= key.window.head or counter + count > _LAST_COUNTER:
+        if segment or key is None or counter <= key.window.head or counter + count > LAST_COUNTER:
             return 0
         parts = split(count, DATA_HEADER_SIZE, size - DATA_HEADER_SIZE).unpack_from(raw)
         headers, nonces = counter_run(raw[:_HEAD_SIZE], counter, count)
@@ -346,19 +346,20 @@ class Inbound:
 
     # 8: write
 
-    def _write(self, parts: Sequence[Buffer]) -> None:
+    def _write(self, parts: Sequence[Buffer]) -> bool:
         """Write a frame in parts: vnet header first. EINVAL is the frame's fault, everything else the device's."""
+        reason = DropReason.TAP_DOWN
         try:
-            if not self._port.write(parts):
-                self._drops.add(DropReason.TAP_DOWN)
+            if self._port.write(parts):
+                return True
         except OSError as error:
-            self._drops.add(DropReason.BAD_FRAME if error.errno == EINVAL else DropReason.TAP_DOWN)
+            reason = DropReason.BAD_FRAME if error.errno == EINVAL else reason
+        self._drops.add(reason)
+        return False
 
     def send_frame(self, frame: bytes) -> bool:
         """A frame of this host's own. No series is open: nothing is received at the same time."""
-        before = self._drops[DropReason.TAP_DOWN]
-        self._write((PLAIN_VNET, frame))
-        return self._drops[DropReason.TAP_DOWN] == before
+        return self._write((PLAIN_VNET, frame))
 
     def flush(self) -> None:
         """The end of a wake-up: everything is written or sent."""

@@ -37,7 +37,6 @@ from meshd.drops import DropCounters, DropReason
 from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId
 
 __all__ = [
-    "VNET_HEADER_SIZE",
     "DatagramPort",
     "Engine",
     "FlowView",
@@ -51,10 +50,6 @@ __all__ = [
 ]
 
 Buffer = bytes | bytearray | memoryview
-
-VNET_HEADER_SIZE = (
-    10  # struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset (linux/virtio_net.h)
-)
 
 
 class Verdict(NamedTuple):

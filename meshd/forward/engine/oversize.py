@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from meshd.budget import BucketTable
 from meshd.drops import DropCounters, DropReason
-from meshd.forward.checksum import ones_sum, pseudo_sum
+from meshd.forward.checksum import is_right
 from meshd.forward.engine.interface import Buffer
 from meshd.forward.engine.tables import Peer
 from meshd.forward.entries import ENTRY_HEADER_SIZE, MAX_ENTRY_SIZE, EntryKind, encode_entry
@@ -47,7 +47,7 @@ class Oversize:
     def __init__(self, drops: DropCounters) -> None:
         self._drops = drops
         self._told: BucketTable[bytes] = BucketTable(TOO_BIG_RATE, TOO_BIG_BURST, MAX_TOLD_SOURCES)
-        self.write: Callable[[Sequence[Buffer]], None] = lambda parts: None
+        self.write: Callable[[Sequence[Buffer]], bool] = lambda parts: False
 
     def frame(self, peer: Peer, frame: memoryview, vouched: bool, now: float) -> Cut:
         """A captured frame."""
@@ -77,11 +77,7 @@ class Oversize:
         size = _room(peer) - headers.payload
         if size < _MIN_SEGMENT or headers.payload >= headers.end:
             return []
-        if (
-            not vouched
-            and (ones_sum(frame[headers.l4 : headers.end]) + pseudo_sum(frame, headers, headers.end - headers.l4))
-            % 65535
-        ):
+        if not vouched and not is_right(frame, headers):
             return []  # a checksum that is wrong must arrive wrong
         return segments(frame[: headers.end], 0, headers, size)
 

@@ -37,7 +37,7 @@ from meshd.forward.engine.tables import (
     RelaySend,
     SendKey,
 )
-from meshd.forward.header import TAG_SIZE, counter_run
+from meshd.forward.header import LAST_COUNTER, TAG_SIZE, counter_run
 from meshd.forward.relay import (
     RELAY_HEADER_SIZE,
     RELAY_OVERHEAD,
@@ -57,7 +57,6 @@ BY_RELAY = Endpoint("", 0)  # what a peer has for an address while a RelayPort k
 _HOP_SIZE = 16  # of the header: what each hop writes anew
 _ROUTE_SIZE = RELAY_HEADER_SIZE - _HOP_SIZE
 _TTL_AT = 16  # in the second part
-_LAST_COUNTER = 1 << 63
 _NOTHING: list[bytes] = []
 
 
@@ -171,9 +170,9 @@ class Relaying:
         return header, key.peer, raw[_HOP_SIZE:RELAY_HEADER_SIZE], carried
 
     def _open_run(self, relay: RelayReceive, header: RelayHeader, raw: bytes, size: int, count: int) -> list[bytes]:
-        """All of them, if their headers are as the first one predicts and all are authentic; else nothing is done."""
+        """Those before the first that is not authentic, if all headers are as the first one predicts; else nothing is done."""
         counter = header.counter
-        if counter <= relay.window.head or counter + count > _LAST_COUNTER:
+        if counter <= relay.window.head or counter + count > LAST_COUNTER:
             return _NOTHING
         widths = (_HOP_SIZE, _ROUTE_SIZE, size - RELAY_OVERHEAD, TAG_SIZE)
         parts = split(count, *widths).unpack_from(raw)
@@ -182,14 +181,17 @@ class Relaying:
         if parts[::4] != hops or routes.count(routes[0]) != count:
             return _NOTHING
         covered = split(count, size - TAG_SIZE, TAG_SIZE).unpack_from(raw)
+        opened = 0
         try:
             for _ in map(relay.open, nonces, covered[1::2], covered[::2]):
-                pass
+                opened += 1
         except InvalidTag:
-            return _NOTHING  # counted when it is found out again, one by one
+            pass  # counted when it is found out again, by itself
+        if not opened:
+            return _NOTHING
         relay.window.commit(counter)
-        relay.window.commit_run(counter + count)
-        return list(parts[2::4])
+        relay.window.commit_run(counter + opened)
+        return list(parts[2::4][:opened])
 
     def _open_one(self, relay: RelayReceive, header: RelayHeader, datagram: bytes) -> list[bytes]:
         reason = relay.window.check(header.counter)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from meshd.crypto.replay import ReplayWindow
+from meshd.drops import DropReason
 from meshd.forward.engine.native import _core
 from meshd.forward.engine.native.halves import NativePeer, NativeSendKey, native_aead
 from meshd.forward.engine.relaying import Relaying
@@ -60,6 +61,7 @@ class NativeRelaying(Relaying):
         """Relayed datagrams of one size, the last one perhaps shorter, that C could not send: those of `source`, or of others."""
         count = -(-len(data) // size)
         if via.port is None or via.endpoint is None:
+            self._drops.add(DropReason.NO_PATH, count)
             return
         reason = via.port.send((data,), size if count > 1 else 0, via.endpoint)
         if reason is not None:
