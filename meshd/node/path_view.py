@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from meshd.forward.engine.interface import PeerCounters
@@ -35,10 +36,12 @@ def mtu_of(peer: Peer) -> int:
     return peer.sizes.datagram - SEALED_OVERHEAD if peer.sizes is not None and peer.path is not None else 0
 
 
-def path_view(node: Node, host: HostId, name: str, nickname: str, now: float) -> PathView:
-    """How data reaches a host now, and why so."""
+def path_view(
+    node: Node, host: HostId, name: str, nickname: str, counters: Mapping[SlotId, PeerCounters], now: float
+) -> PathView:
+    """How data reaches a host now, and why so. `counters`: the engine's, of all peers."""
     peer = node.peers.peers.get(host) or Peer(host=host, slot=node.peers.slots.known(host) or SlotId(0))
-    counted = node.engine.peer_counters().get(peer.slot, PeerCounters())
+    counted = counters.get(peer.slot, PeerCounters())
     seen = peer.monitor.view()
     relayed = peer.paths.kind is PathKind.RELAY
     since = peer.paths.since if peer.session_since is not None and peer.paths.since is not None else seen.since

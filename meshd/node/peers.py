@@ -399,5 +399,4 @@ class PeerTable:
     def _sealed(self, host: HostId) -> int:
         """Datagrams under the present send key, which decide about rekeying."""
         slot = self.slots.known(host)
-        counters = self._engine.peer_counters().get(slot) if slot is not None else None
-        return counters.data_out if counters is not None else 0
+        return self._engine.sent(slot).data_out if slot is not None else 0

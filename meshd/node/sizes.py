@@ -19,12 +19,7 @@ def tend_size(
     pmtu: Pmtu, srtt: float | None, engine: Engine, slot: SlotId, send: Callable[[bytes], bool], now: float
 ) -> None:
     """Send the probes that are due. `send` sends one control entry on this path."""
-
-    def bytes_out() -> int:
-        counters = engine.peer_counters().get(slot)
-        return counters.bytes_out if counters is not None else 0
-
-    for body in pmtu.poll(now, srtt=srtt, sent=bytes_out):
+    for body in pmtu.poll(now, srtt=srtt, sent=lambda: engine.sent(slot).bytes_out):
         before = engine.drops[DropReason.TOO_BIG]
         if not send(body) and engine.drops[DropReason.TOO_BIG] > before:  # EMSGSIZE: larger than the device takes
             pmtu.on_refused(body)

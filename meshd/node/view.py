@@ -6,12 +6,14 @@ it and why so; `macs` every MAC that has an owner, and those that hide.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from meshd.drops import DropCounters
+from meshd.forward.engine.interface import PeerCounters
 from meshd.forward.fdb import ClaimKind, MacKey
 from meshd.gossip.requests import Connection
-from meshd.ids import HostId, format_mac, short_id
+from meshd.ids import HostId, SlotId, format_mac, short_id
 from meshd.node.own import PROTOCOL_VERSION
 from meshd.node.path_view import SEALED_OVERHEAD, kind_of, mtu_of, via_of
 from meshd.node.path_view import path_view as view_of_path
@@ -26,6 +28,7 @@ __all__ = ["SEALED_OVERHEAD", "build_view", "name_of", "path_view"]
 def build_view(node: Node, now: float) -> NodeView:
     directory = node.directory
     hosts = [node.host_id, *sorted(host for host in directory.hosts if host != node.host_id)]
+    counters = node.engine.peer_counters()
     return NodeView(
         name=node.name,
         nickname=node.nickname,
@@ -39,7 +42,7 @@ def build_view(node: Node, now: float) -> NodeView:
         targets=node.targets(),
         peers=tuple(_peer(node, host) for host in hosts),
         connections=tuple(_connections(node, now)),
-        paths=tuple(path_view(node, host, now) for host in hosts if host != node.host_id),
+        paths=tuple(_path(node, host, counters, now) for host in hosts if host != node.host_id),
         macs=tuple(_macs(node, now)),
         unicast_routes=tuple(_routes(node)),
         broadcast_routes=tuple(_trees(node, hosts)),
@@ -153,7 +156,11 @@ def _connection(node: Node, row: Connection) -> ConnectionView:
 
 def path_view(node: Node, host: HostId, now: float) -> PathView:
     """How data reaches a host now, and why so."""
-    return view_of_path(node, host, *name_of(node, host), now)
+    return _path(node, host, node.engine.peer_counters(), now)
+
+
+def _path(node: Node, host: HostId, counters: Mapping[SlotId, PeerCounters], now: float) -> PathView:
+    return view_of_path(node, host, *name_of(node, host), counters, now)
 
 
 # ── MACs, addresses, routes

@@ -197,6 +197,10 @@ class PythonEngine:
 
     # what it has seen
 
+    def sent(self, peer: SlotId) -> PeerCounters:
+        state = self._peers.get(peer)
+        return state.counters if state is not None else PeerCounters()
+
     def peer_counters(self) -> Mapping[SlotId, PeerCounters]:
         for key in self._keys.values():
             _account(key)

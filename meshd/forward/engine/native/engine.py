@@ -148,6 +148,12 @@ class NativeEngine(PythonEngine):
 
     # what it has seen
 
+    def sent(self, peer: SlotId) -> PeerCounters:
+        state = self._peers.get(peer)
+        if state is not None:
+            self._account_peer(state)
+        return super().sent(peer)
+
     def peer_counters(self) -> Mapping[SlotId, PeerCounters]:
         for index, key in self._keys.items():
             key.bytes += self.core.take_bytes(index)
