@@ -16,6 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from meshd.capture.links import require_link
 from meshd.capture.sysctl import write_sysctl
+from meshd.capture.underlay import address_of
 from meshd.errors import UserError
 
 __all__ = [
@@ -104,8 +105,7 @@ def interface_addresses(ipr: IPRoute, ifname: str) -> tuple[Address, ...]:
     index = require_link(ipr, ifname).index
     found = []
     for message in ipr.get_addr(index=index):
-        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        address = ipaddress.ip_interface(f"{text}/{message['prefixlen']}")
+        address = ipaddress.ip_interface(f"{address_of(message)}/{message['prefixlen']}")
         if not (address.version == 6 and address.ip.is_link_local):
             found.append(address)
     return tuple(found)

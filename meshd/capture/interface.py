@@ -12,6 +12,7 @@ from pyroute2 import IPRoute
 
 from meshd.capture.bridge import MADE_BY_MESHD
 from meshd.capture.links import Link, all_links, check_ifname, find_link
+from meshd.capture.underlay import address_of
 from meshd.errors import UserError
 from meshd.ids import Mac
 
@@ -50,7 +51,7 @@ def look_at_interface(ipr: IPRoute, name: str) -> Interface:
             f"{name} is this host's default route: the mesh would carry its own datagrams",
             hint="capture on a second interface, a veth or a bridge",
         )
-    addresses = [str(m.get_attr("IFA_LOCAL") or m.get_attr("IFA_ADDRESS")) for m in ipr.get_addr(index=link.index)]
+    addresses = [address_of(message) for message in ipr.get_addr(index=link.index)]
     return Interface(
         name=name,
         mac=link.mac,

@@ -10,13 +10,21 @@ import errno
 import ipaddress
 import re
 from collections.abc import Collection
+from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from meshd.capture.links import Link, all_links, as_oserror
 
-__all__ = ["MAX_LOCAL_ENDPOINTS", "addresses_of_host", "host_routes_overlap", "local_endpoints", "underlay_mtu"]
+__all__ = [
+    "MAX_LOCAL_ENDPOINTS",
+    "address_of",
+    "addresses_of_host",
+    "host_routes_overlap",
+    "local_endpoints",
+    "underlay_mtu",
+]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -40,7 +48,7 @@ def local_endpoints(ipr: IPRoute, exclude: Collection[str] = ()) -> list[str]:
     found: list[IpAddress] = []
     for message in ipr.get_addr():
         if message["index"] in links and message["scope"] == _SCOPE_GLOBAL:
-            ip = ipaddress.ip_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+            ip = ipaddress.ip_address(address_of(message))
             flags = int(message.get_attr("IFA_FLAGS") or message["flags"])
             if not (ip.is_link_local or ip.is_loopback or (ip.version == 6 and flags & _UNFIT_IPV6)):
                 found.append(ip)
@@ -48,9 +56,14 @@ def local_endpoints(ipr: IPRoute, exclude: Collection[str] = ()) -> list[str]:
     return [str(ip) for ip in ordered[:MAX_LOCAL_ENDPOINTS]]
 
 
+def address_of(message: Any) -> str:
+    """This host's own address in a message about one: IFA_ADDRESS is the other end's on a point-to-point device."""
+    return str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+
+
 def addresses_of_host(ipr: IPRoute) -> set[str]:
     """Every address of this host, loopback and link-local ones too: what means ourselves when it is among the peers."""
-    return {str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")) for message in ipr.get_addr()}
+    return {address_of(message) for message in ipr.get_addr()}
 
 
 def underlay_mtu(ipr: IPRoute, destination: str) -> int:

@@ -6,19 +6,17 @@ import binascii
 import contextlib
 import errno
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, BinaryIO
 
 import click
 
 from meshd.cli.common import json_option, router
 from meshd.cli.frames import printable
-from meshd.cli.terminal import is_terminal, warn
+from meshd.cli.terminal import is_terminal, terminable, warn
 from meshd.errors import UserError
 
 __all__ = ["capture"]
@@ -63,7 +61,7 @@ def capture(words: tuple[str, ...], file: str | None, count: int | None, verbose
     if file is not None and (as_json or verbose):
         raise UserError("-w writes frames, --json and -v print them: choose one", status=2)
     shown = lost = 0
-    with contextlib.suppress(KeyboardInterrupt), _terminable(), contextlib.ExitStack() as closing:
+    with contextlib.suppress(KeyboardInterrupt), terminable(), contextlib.ExitStack() as closing:
         stream = closing.enter_context(contextlib.closing(router().capture(words)))
         title = next(stream)  # the router has understood what is wanted: now the file may be overwritten
         show = _writer(closing.enter_context(_open_file(file))) if file else _printer(as_json=as_json, verbose=verbose)
@@ -84,27 +82,13 @@ def capture(words: tuple[str, ...], file: str | None, count: int | None, verbose
     )
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _open_file(name: str) -> BinaryIO:
     """A link is not followed: root writing into a folder of everybody's must not be led elsewhere."""
     if name == "-":
-        return os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+        return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.fdopen(os.open(Path(name), flags, 0o600), "wb", buffering=0)
+        return os.fdopen(os.open(Path(name), flags, 0o600), "wb")
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise UserError(f"{name} is a symbolic link, which is not followed", hint="name the file itself") from None
@@ -115,10 +99,12 @@ def _writer(file: BinaryIO) -> Show:
     from meshd.cli.pcapng import file_header, packet
 
     file.write(file_header())
+    file.flush()
 
     def write(line: Line, frame: bytes) -> None:
         inward = line["direction"] == "in"
         file.write(packet(frame, line["time"], inward=inward, comment=_whither(line)))
+        file.flush()  # somebody may read it as it comes
 
     return write
 

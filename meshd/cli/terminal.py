@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import TextIO
 
 from meshd.control.render import Paint, plain
 
-__all__ = ["is_terminal", "painter", "say", "warn"]
+__all__ = ["is_terminal", "painter", "say", "terminable", "warn"]
 
 _CODES = {"good": "32", "warn": "33", "bad": "31", "dim": "2", "head": "1"}
 
@@ -36,3 +39,17 @@ def say(text: str) -> None:
 def warn(line: str) -> None:
     """One line to stderr, for the person at the terminal: what scripts read on stdout stays clean."""
     print(f"meshd: {line}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from meshd.cli.terminal import is_terminal, say
+from meshd.cli.terminal import is_terminal, say, terminable
 
 __all__ = ["fit", "watch"]
 
@@ -20,7 +20,7 @@ _BEGIN, _END = "\x1b[?7l\x1b[?25l", "\x1b[?7h\x1b[?25h\n"
 def watch(produce: Callable[[], str], seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
     """What `produce` raises ends it, with the terminal as it was."""
     terminal = is_terminal(sys.stdout)
-    with contextlib.suppress(KeyboardInterrupt), _screen() if terminal else contextlib.nullcontext():
+    with contextlib.suppress(KeyboardInterrupt), terminable(), _screen() if terminal else contextlib.nullcontext():
         while True:
             text = produce()
             say(_HOME + fit(text, _rows()) + _END_OF_SCREEN if terminal else text)

@@ -56,6 +56,9 @@ class ControlHandlers(Protocol):
 
     def view(self) -> RouterView: ...
     def ready(self) -> bool: ...
+    def version(self) -> tuple[str, int]:
+        """And the process's number: what is asked often, and shall not make the whole view."""
+
     async def attach(self, request: AttachRequest) -> AttachResult: ...
     async def detach(self, request: DetachRequest) -> DetachResult: ...
     async def connect(self, peers: tuple[str, ...], replace: bool) -> None: ...
@@ -247,8 +250,8 @@ class _Routes:
         return web.json_response({"ready": ready}, status=200 if ready else 503)
 
     async def version(self, _request: web.Request) -> web.Response:
-        view = self._handlers.view()
-        return web.json_response({"version": view.version, "pid": view.pid})
+        version, pid = self._handlers.version()
+        return web.json_response({"version": version, "pid": pid})
 
     async def _report(self) -> dict[str, object]:
         await self._handlers.refresh()

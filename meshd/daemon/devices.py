@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pyroute2 import IPRoute
 
 from meshd.capture.netlink import Netlink
-from meshd.capture.underlay import addresses_of_host, local_endpoints
+from meshd.capture.underlay import address_of, addresses_of_host, local_endpoints
 from meshd.config import LaunchOptions, interface_mtu
 from meshd.daemon.capturing import Capturing, capturing_for
 from meshd.daemon.preflight import tap_name
@@ -91,7 +91,7 @@ def survey(ipr: IPRoute, options: LaunchOptions) -> Underlay:
 
 def _underlay_mtu(ipr: IPRoute, addresses: list[str]) -> int:
     """The smallest of the devices that bear these addresses: what fits there fits on every way out of this host."""
-    bearers = {int(entry["index"]) for entry in ipr.get_addr() if entry.get_attr("IFA_ADDRESS") in addresses}
+    bearers = {int(entry["index"]) for entry in ipr.get_addr() if address_of(entry) in addresses}
     mtus = [int(link.get_attr("IFLA_MTU")) for link in ipr.get_links() if link["index"] in bearers]
     return min(mtus, default=_DEFAULT_UNDERLAY_MTU)
 

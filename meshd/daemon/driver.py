@@ -24,6 +24,7 @@ from typing import Protocol
 
 from meshd.forward.engine.interface import DatagramPort, Engine, FramePort
 from meshd.ids import Endpoint, HostId, LinkId, Mac
+from meshd.net.scope import host_of
 from meshd.net.tcp import Streams
 from meshd.node import (
     LATE_S,
@@ -278,7 +279,7 @@ class Driver:
         addresses: list[str] = []
         try:
             found = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            addresses = list(dict.fromkeys(host_of(entry[4]) for entry in found))
         except socket.gaierror as failure:
             error = f"lookup {host}: {failure.strerror or 'failed'}".lower()
         except (OSError, UnicodeError) as failure:

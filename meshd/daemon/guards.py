@@ -57,18 +57,16 @@ class Guards:
 
     def put(self, guard: Guard) -> None:
         """In force when it returns, whatever was before. Raises UserError only for port security."""
-        self._wanted[guard.host_ifname] = guard
-        if not available():
-            return
         try:
-            set_guards(self._bridge, [guard])
+            if available():
+                set_guards(self._bridge, [guard])
+                self.problem = ""
         except OSError as error:
             if guard.port_security:
                 self._wanted.pop(guard.host_ifname, None)
                 raise UserError(f"--port-security cannot be had here: {error.strerror}") from error
             self._trouble(error)
-        else:
-            self.problem = ""
+        self._wanted[guard.host_ifname] = guard  # afterwards: until then nobody needs to miss it
 
     async def put_all(self, guards: Sequence[Guard]) -> None:
         """Of attachments that are plugged in already."""
@@ -103,21 +101,27 @@ class Guards:
 
     async def count(self) -> None:
         """Read the counters, unless that was just done."""
-        now = time.monotonic()
-        if self._wanted and now - self._counted_at >= COUNT_EVERY_S and available():
-            self._counted_at = now
-            try:
-                self._counts = await asyncio.to_thread(guard_counters, self._bridge)
-            except OSError as error:
-                _log.warning("cannot read the counters of the guards: %s", error.strerror)
+        if self._wanted and time.monotonic() - self._counted_at >= COUNT_EVERY_S and available():
+            await self._read()
+
+    async def _read(self) -> bool:
+        self._counted_at = time.monotonic()
+        try:
+            self._counts = await asyncio.to_thread(guard_counters, self._bridge)
+        except OSError as error:
+            _log.warning("cannot read the counters of the guards: %s", error.strerror)
+            return False
+        return True
 
     async def recheck(self) -> None:
         """Others flush nftables without a word: put back what is missing."""
         if not self._wanted or not available():
             return
-        self._counted_at = float("-inf")
-        await self.count()
-        missing = [guard for name, guard in self._wanted.items() if name not in self._counts]
+        read = await self._read()
+        wanted = list(self._wanted.items())  # the netlink thread adds to it
+        missing = [guard for name, guard in wanted if name not in self._counts]
+        if read and not missing:
+            self.problem = ""
         if missing and not self.problem:
             _log.warning("somebody removed the guards of %d containers: they are back", len(missing))
         await self.put_all(missing)

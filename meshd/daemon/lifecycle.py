@@ -25,7 +25,6 @@ from meshd.capture.veth import host_ends
 from meshd.config import DEFAULT_BRIDGE, Paths
 from meshd.control.client import ControlClient
 from meshd.daemon.options import options_file
-from meshd.daemon.preflight import tap_name
 from meshd.daemon.state import State
 from meshd.daemon.supervise import clear_lock, lock_is_free
 from meshd.errors import UserError
@@ -145,7 +144,6 @@ def _remove_devices(bridge: str) -> None:
     def remove(ipr: IPRoute) -> None:
         for end in host_ends(ipr, bridge):
             delete_link(ipr, end)
-        delete_link(ipr, tap_name(bridge))
         with contextlib.suppress(UserError):  # of others: pcap mode plugs containers into what is there
             remove_bridge(ipr, bridge)
 

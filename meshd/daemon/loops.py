@@ -8,8 +8,10 @@ container's port that a router left down is opened by the next one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 
 from pyroute2 import IPRoute
 
@@ -57,6 +59,12 @@ class Loops:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for (
+            port
+        ) in self._blocked:  # who would open them, but for containers' ends, when this router does not start again?
+            with contextlib.suppress(OSError):
+                await self._netlink.run(partial(open_port, ifname=port))
+        self._blocked.clear()
 
     def block(self, mac: Mac) -> None:
         if self._bridge:

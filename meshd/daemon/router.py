@@ -78,6 +78,9 @@ class Router:
         """Raises UserError where something refuses; then nothing of the start is left."""
         try:
             await self._start()
+        except OSError as error:
+            await self.close()
+            raise UserError(f"cannot start: {error.strerror or error}", hint="the log says what came before") from error
         except BaseException:
             await self.close()
             raise
@@ -288,6 +291,9 @@ class Router:
 
     def ready(self) -> bool:
         return self._ready
+
+    def version(self) -> tuple[str, int]:
+        return __version__, os.getpid()
 
     def ready_answer(self) -> ReadyAnswer:
         """What `launch` is told."""

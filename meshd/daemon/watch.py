@@ -55,6 +55,7 @@ class Watch:
         self._tasks: set[asyncio.Task[None]] = set()
         self._docker_task: asyncio.Task[None] | None = None
         self._restoring = False
+        self._lost = False  # since the last look
         self._closed = False
 
     def start(self) -> None:
@@ -105,6 +106,7 @@ class Watch:
     def devices_lost(self) -> None:
         """What frames are captured on may be gone; bridge and TAP often go one after the other, so one repair is under way at a
         time."""
+        self._lost = True
         if not self._restoring:
             self._restoring = True
             self._spawn(self._restore())
@@ -112,16 +114,16 @@ class Watch:
     async def _restore(self) -> None:
         told = ""
         try:
-            while True:
+            while self._lost:
+                self._lost = False  # what goes from here on has to be looked at once more
                 try:
                     await self._restore_devices()
                 except (OSError, UserError) as error:
                     if str(error) != told:  # an interface of others may be gone for long
                         told = str(error)
                         _log.warning("cannot restore what frames are captured on yet: %s", told)
+                    self._lost = True
                     await asyncio.sleep(RESTORE_RETRY_S)
-                else:
-                    return
         finally:
             self._restoring = False
 

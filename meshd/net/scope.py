@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from typing import Any
 
 __all__ = ["host_of"]
 
 
-def host_of(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
+def host_of(address: tuple[Any, ...]) -> str:
     """The host part of a socket address, with its interface where it is only good there."""
     host = str(address[0])
     if len(address) == 4 and address[3] and "%" not in host:

@@ -64,6 +64,9 @@ class FakeHandlers:
     def ready(self) -> bool:
         return self.is_ready
 
+    def version(self) -> tuple[str, int]:
+        return self.shown.version, self.shown.pid
+
     def _record(self, call: object) -> None:
         self.calls.append(call)
         if self.fail is not None:
