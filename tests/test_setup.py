@@ -157,6 +157,21 @@ def test_nobody_is_kept_from_launching_by_a_missing_compiler(machine: Machine) -
     assert "the native engine wants gcc: without, the router uses the python engine" in only_line(result)
 
 
+def test_nor_by_one_that_cannot_be_installed(machine: Machine) -> None:
+    with_python(machine)
+    for name in PRESENT:
+        machine.command(name)
+    (machine.bin / "gcc").unlink()
+    with_apt(
+        machine,
+        extra='[[ " $* " != *" install "* || " $* " == *" --simulate "* ]] || { echo "E: no route"; exit 100; }',
+    )
+    result = machine.run("setup-system", "launch")
+    assert result.returncode == 0
+    assert "E: no route" in result.stderr
+    assert "the native engine wants gcc: without, the router uses the python engine" in result.stderr.splitlines()[-1]
+
+
 def test_the_package_lists_are_read_when_apt_does_not_know_the_package(machine: Machine) -> None:
     with_python(machine)
     with_apt(machine)

@@ -41,7 +41,6 @@ SNAPLEN = 1 << 18  # super-frames, with room
 BUFFER_SIZE = 4 << 20  # of the kernel's ring: some milliseconds of a busy wire
 _TIMEOUT_MS = 1  # libpcap has no immediate mode here: a block of the ring is handed over when full, or so old
 _SKIPS = 64  # frames in a row that are not carried; then the loop gets its turn
-_ETHERNET_SIZE = 14
 _DOWN_OR_FULL = frozenset(
     {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN, errno.ENXIO, errno.ENODEV, errno.EIO}
 )

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import click
 
 from meshd.cli.common import json_option, router
-from meshd.cli.frames import printable
 from meshd.cli.terminal import is_terminal, terminable, warn
+from meshd.control.render import clean
 from meshd.errors import UserError
 
 __all__ = ["capture"]
@@ -65,7 +65,7 @@ def capture(words: tuple[str, ...], file: str | None, count: int | None, verbose
         stream = closing.enter_context(contextlib.closing(router().capture(words)))
         title = next(stream)  # the router has understood what is wanted: now the file may be overwritten
         show = _writer(closing.enter_context(_open_file(file))) if file else _printer(as_json=as_json, verbose=verbose)
-        warn(f"capturing {printable(str(title.get('title')))}; Ctrl-C ends it")
+        warn(f"capturing {clean(str(title.get('title')))}; Ctrl-C ends it")
         for line in stream:
             lost = line.get("lost", lost)
             if "frame" in line:
@@ -132,7 +132,7 @@ def _printer(*, as_json: bool, verbose: bool) -> Show:
         second, fraction = divmod(line["time"], 1)
         clock = f"{time.strftime('%H:%M:%S', time.localtime(second))}.{int(fraction * 1e6):06d}"
         summary = describe(frame, verbose=verbose)
-        print(printable(f"{clock} {_whither(line)}  {len(frame)}B  ") + summary, flush=True)
+        print(clean(f"{clock} {_whither(line)}  {len(frame)}B  ") + summary, flush=True)
 
     return show
 

@@ -12,7 +12,9 @@ import logging
 import struct
 from collections.abc import Callable
 
-__all__ = ["describe", "load_decoder", "plain_summary", "printable"]
+from meshd.control.render import clean
+
+__all__ = ["describe", "load_decoder", "plain_summary"]
 
 _LAYERS = ("l2", "inet", "inet6", "dns", "dhcp", "dhcp6", "ntp", "vrrp", "vxlan")
 _VLAN = (0x8100, 0x88A8)
@@ -24,11 +26,11 @@ def describe(frame: bytes, *, verbose: bool = False) -> str:
     """One line, or with `verbose` one more for each field. Never raises, and steers no terminal."""
     decode = _scapy()
     if decode is None:
-        return printable(plain_summary(frame))
+        return clean(plain_summary(frame))
     try:
         return decode(frame, verbose)
     except Exception:  # scapy's dissectors meet whatever a container sends
-        return printable(plain_summary(frame))
+        return clean(plain_summary(frame))
 
 
 def load_decoder() -> None:
@@ -48,17 +50,13 @@ def _scapy() -> Callable[[bytes, bool], str] | None:
 
     def decode(frame: bytes, verbose: bool) -> str:
         packet = ether(frame)
-        summary = printable(packet.summary())
+        summary = clean(packet.summary())
         if not verbose:
             return summary
         fields = packet.show(dump=True).splitlines()
-        return "\n".join([summary, *(printable(f"    {line}") for line in fields)])
+        return "\n".join([summary, *(clean(f"    {line}") for line in fields)])
 
     return decode
-
-
-def printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def plain_summary(frame: bytes) -> str:

@@ -14,6 +14,7 @@ from meshd.control.table import age, amount, clean, pad, table
 
 __all__ = [
     "Paint",
+    "clean",
     "find_attachments",
     "plain",
     "render_connections",

@@ -107,9 +107,9 @@ def reset(paths: Paths, *, force: bool = False) -> bool:
     if not lock_is_free(paths.lock) and not force:
         ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).version()
     stop(paths)
-    bridge = _bridge_of(paths)
+    bridges = _bridges_of(paths)
     existed = paths.db.exists()
-    if bridge:
+    for bridge in bridges:
         _remove_devices(bridge)
     shutil.rmtree(paths.db, ignore_errors=True)
     _clear_run_files(paths)
@@ -126,18 +126,18 @@ def old_log(paths: Paths) -> Path:
     return paths.log.with_name(f"{paths.log.name}.1")
 
 
-def _bridge_of(paths: Paths) -> str:
-    """The bridge that this router made; the default one where its state cannot tell any more."""
+def _bridges_of(paths: Paths) -> tuple[str, ...]:
+    """Those that this router made or used; the default one where its state cannot tell any more."""
     if not paths.database.exists():
-        return ""
+        return ()
     try:
         state = State(paths.database)
         try:
-            return state.bridge
+            return state.bridges
         finally:
             state.close()
     except (OSError, sqlite3.Error, UserError):
-        return DEFAULT_BRIDGE
+        return (DEFAULT_BRIDGE,)
 
 
 def _remove_devices(bridge: str) -> None:

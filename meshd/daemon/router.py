@@ -99,7 +99,7 @@ class Router:
         self._devices = await open_devices(self._netlink, self._options, self._mac, self._underlay.interface_mtu)
         self._closing.push_async_callback(self._close_devices)
         if self._devices.capturing.bridge:
-            await self._writer.run(partial(_set_bridge, name=self._devices.capturing.bridge))
+            await self._writer.run(partial(_add_bridge, name=self._devices.capturing.bridge))
         remembered = await asyncio.to_thread(state.hosts) if self._options.resume or self._restarted else {}
         self._compose(identity, key, boot, targets, remembered)
         self._closing.push_async_callback(self._driver.close)
@@ -344,7 +344,7 @@ class Router:
         return await self._attachments.detach(request)
 
     async def capture(self, request: CaptureRequest) -> Mirror:
-        known = known_words(self._node, self._attachments.views(), self._clock())
+        known = known_words(self._node)
         return self._mirrors.open(select(request.words, known))
 
     async def connect(self, peers: tuple[str, ...], replace: bool) -> None:
@@ -404,5 +404,5 @@ def _raise_boot(state: State) -> int:
         ) from error
 
 
-def _set_bridge(state: State, *, name: str) -> None:
-    state.bridge = name
+def _add_bridge(state: State, *, name: str) -> None:
+    state.add_bridge(name)

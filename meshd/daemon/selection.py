@@ -7,25 +7,21 @@ The first word is looked up as an address, a container of the mesh, or a peer; w
 from __future__ import annotations
 
 import ipaddress
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from meshd.capture.bpf import compile_filter
 from meshd.errors import UserError
+from meshd.forward.ethernet import ETHERNET_SIZE, network_header
 from meshd.forward.slots import FLOOD
-from meshd.ids import SlotId, format_mac, parse_mac
+from meshd.ids import SlotId, parse_mac
 from meshd.node import Node
-from meshd.views import AttachmentView
+from meshd.node.lookup import containers_called, hosts_called
 
 __all__ = ["Known", "Selection", "known_words", "select"]
 
-MIN_PREFIX = 4  # of a container's id: shorter ones are words of the filter language
-
 Wanted = Callable[[SlotId, bytes], bool]  # slot that the flow points to or comes from, frame
 
-_U16 = struct.Struct(">H")
-_VLAN_TYPES = (0x8100, 0x88A8)
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 
 
@@ -69,27 +65,20 @@ def select(words: Sequence[str], known: Known) -> Selection:
     return Selection(title=title, wanted=parts)
 
 
-def known_words(node: Node, attachments: Sequence[AttachmentView], now: float) -> Known:
-    """Containers of this host by name, id and its beginning, those of others by the name in their records; hosts by either name."""
-    macs: dict[str, set[bytes]] = {}
-    for one in attachments:
-        for name in {one.name, one.label, one.id}:
-            macs.setdefault(name, set()).add(parse_mac(one.mac))
-    for row in node.view(now).macs:
-        if row.label:
-            macs.setdefault(row.label, set()).add(parse_mac(row.mac))
+def known_words(node: Node) -> Known:
+    """What `ping` and `trace` know, too: containers of all hosts by name, id and its beginning; hosts by name, nickname or id."""
 
     def containers(word: str) -> frozenset[bytes]:
-        if word in macs:
-            return frozenset(macs[word])
-        begins = {one.mac for one in attachments if one.id.startswith(word)} if len(word) >= MIN_PREFIX else set()
-        return frozenset(parse_mac(mac) for mac in begins) if len(begins) == 1 else frozenset()
+        found = containers_called(word, node.directory)
+        return frozenset(one.mac for one in found if one.mac is not None)
 
     def peer(word: str) -> SlotId | None:
-        for host, record in node.directory.hosts.items():
-            if host != node.host_id and word in (format_mac(record.name), record.nickname):
-                return node.peers.slots.slot(host) if node.peers.slots.has_room(host) else None
-        return None
+        found = [one for one in hosts_called(word, node.directory) if one.host != node.host_id]
+        if len(found) > 1:
+            names = ", ".join(one.text for one in found)
+            raise UserError(f"{word!r} may be any of {names}", hint="give a name that only one has")
+        admitted = node.peers.admit(found[0].host) if found else None
+        return admitted.slot if admitted is not None else None
 
     return Known(containers=containers, peer=peer)
 
@@ -97,12 +86,12 @@ def known_words(node: Node, attachments: Sequence[AttachmentView], now: float) -
 def _target(word: str, known: Known) -> tuple[str, Wanted | None]:
     if (address := _ip(word)) is not None:
         return f"address {word}", lambda _slot, frame: _has_address(frame, address)
-    if (mac := _mac(word)) is not None:
-        return f"MAC {word}", _of_macs(frozenset({mac}))
     if macs := known.containers(word):
         return f"container {word}", _of_macs(macs)
     if (peer := known.peer(word)) is not None:
         return f"peer {word}", lambda slot, _frame: slot in (peer, FLOOD)
+    if (mac := _mac(word)) is not None:  # behind the peers: their names look the same
+        return f"MAC {word}", _of_macs(frozenset({mac}))
     return "", None
 
 
@@ -126,11 +115,8 @@ def _of_macs(macs: frozenset[bytes]) -> Wanted:
 
 def _has_address(frame: bytes, address: bytes) -> bool:
     """Source or destination of IPv4, IPv6 or ARP; behind VLAN tags too."""
-    at = 12
-    while len(frame) >= at + 2 and _U16.unpack_from(frame, at)[0] in _VLAN_TYPES:
-        at += 4
-    if len(frame) < at + 2:
+    if len(frame) < ETHERNET_SIZE:
         return False
-    kind, at, size = _U16.unpack_from(frame, at)[0], at + 2, len(address)
+    (kind, at), size = network_header(frame), len(address)
     places = {(_IPV4, 4): (12, 16), (_ARP, 4): (14, 24), (_IPV6, 16): (8, 24)}.get((kind, size), ())
     return any(frame[at + place : at + place + size] == address for place in places)

@@ -125,13 +125,12 @@ class State:
         )
 
     @property
-    def bridge(self) -> str:
-        """The bridge that this router made, so that `reset` removes the right one; "" before the first launch."""
-        return self._meta("bridge")
+    def bridges(self) -> tuple[str, ...]:
+        """The bridges that this router made or used, so that `reset` removes what it left on each; none before the first launch."""
+        return tuple(self._meta("bridge").split())
 
-    @bridge.setter
-    def bridge(self, name: str) -> None:
-        self.set_meta("bridge", name)
+    def add_bridge(self, name: str) -> None:
+        self.set_meta("bridge", " ".join(dict.fromkeys((*self.bridges, name))))
 
     def raise_boot(self, at_least: int = 0) -> int:
         """The next boot counter: one higher than any before, and at least this. On disk when the call returns.

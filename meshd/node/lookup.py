@@ -13,7 +13,7 @@ from meshd.errors import UserError
 from meshd.ids import HostId, Mac, SegmentId, format_mac, parse_mac
 from meshd.node.directory import Directory
 
-__all__ = ["Found", "find"]
+__all__ = ["Found", "containers_called", "find", "hosts_called"]
 
 SEGMENT = SegmentId(0)
 _SHOWN = 5
@@ -27,7 +27,6 @@ class Found:
     host: HostId
     text: str
     mac: Mac | None = None
-    address: str = ""
 
 
 def find(word: str, directory: Directory) -> Found:
@@ -40,7 +39,7 @@ def find(word: str, directory: Directory) -> Found:
         return _by_mac(parse_mac(word), directory)
     except ValueError:
         pass
-    found = _hosts(word, directory) or _containers(word, directory)
+    found = hosts_called(word, directory) or containers_called(word, directory)
     if not found:
         raise UserError(
             f"nothing in the mesh is called {word!r}",
@@ -62,13 +61,13 @@ def _by_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address, director
         )
     container = directory.attachment_label(holder.host, holder.label)
     text = f"{address} of container {container} on {directory.label_of(holder.host)}"
-    return Found(host=holder.host, text=text, mac=holder.mac, address=str(address))
+    return Found(host=holder.host, text=text, mac=holder.mac)
 
 
 def _by_mac(mac: Mac, directory: Directory) -> Found:
-    named = [host for host, record in directory.hosts.items() if record.name == mac]
+    named = hosts_called(format_mac(mac), directory)
     if len(named) == 1:
-        return Found(host=named[0], text=directory.label_of(named[0]))
+        return named[0]
     owner = directory.fdb.lookup(SEGMENT, mac)
     if owner is None:
         raise UserError(
@@ -77,16 +76,18 @@ def _by_mac(mac: Mac, directory: Directory) -> Found:
     return Found(host=owner, text=f"{format_mac(mac)} on {directory.label_of(owner)}", mac=mac)
 
 
-def _hosts(word: str, directory: Directory) -> list[Found]:
+def hosts_called(word: str, directory: Directory) -> list[Found]:
+    """By name, nickname, both as listings show them, or id."""
     found = [
         host
         for host, record in directory.hosts.items()
-        if word in (record.nickname, directory.label_of(host)) or _begins(host.hex(), word)
+        if word in (format_mac(record.name), record.nickname, directory.label_of(host)) or _begins(host.hex(), word)
     ]
     return [Found(host=host, text=directory.label_of(host)) for host in sorted(found)]
 
 
-def _containers(word: str, directory: Directory) -> list[Found]:
+def containers_called(word: str, directory: Directory) -> list[Found]:
+    """By label, or the beginning of the id."""
     found = []
     for (host, container_id), value in sorted(directory.attachments.items()):
         if value.macs and (word == value.label or _begins(container_id, word)):

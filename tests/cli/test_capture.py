@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from scapy.utils import PcapNgReader, RawPcapNgReader
 
 from meshd.cli import frames as frames_module
-from meshd.cli.frames import describe, plain_summary, printable
+from meshd.cli.frames import describe, plain_summary
 from meshd.cli.pcapng import file_header, packet
 from meshd.control.api import CaptureRequest
+from meshd.control.render import clean
 from meshd.errors import UserError
 from meshd.views import FrameView
 from tests.cli.conftest import Meshd
@@ -206,7 +207,7 @@ def test_any_frame_has_a_line(noise: bytes, kind: bytes) -> None:
 
 
 def test_a_frame_does_not_steer_the_terminal() -> None:
-    assert printable("a\x1b[2Jb\n") == "a?[2Jb?"
+    assert clean("a\x1b[2Jb\n") == "a?[2Jb?"
 
 
 def test_scapy_that_fails_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,9 +170,10 @@ def test_a_router_that_cannot_be_ended(paths: Paths, control: Control, monkeypat
 # ── reset
 
 
-def used(paths: Paths, bridge: str = "mesh1") -> None:
+def used(paths: Paths, *bridges: str) -> None:
     state = State(paths.database)
-    state.bridge = bridge
+    for bridge in bridges or ("mesh1",):
+        state.add_bridge(bridge)
     state.close()
     paths.key_file.write_text("mk1-…")
     paths.identity_file.write_bytes(b"x")
@@ -185,6 +186,12 @@ def test_reset_removes_every_trace(paths: Paths, control: Control, removed: list
     assert reset(paths)
     assert removed == ["mesh1"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reset_removes_what_is_on_former_bridges_too(paths: Paths, control: Control, removed: list[str]) -> None:
+    used(paths, "meshd", "br0")
+    assert reset(paths)
+    assert removed == ["meshd", "br0"]
 
 
 def test_reset_of_nothing(paths: Paths, control: Control, removed: list[str]) -> None:

@@ -122,10 +122,13 @@ def test_attachments_round_trip(state: State, path: Path) -> None:
     assert state.attachments() == [blue]
 
 
-def test_the_bridge_is_remembered(state: State) -> None:
-    assert state.bridge == ""
-    state.bridge = "mesh1"
-    assert state.bridge == "mesh1"
+def test_the_bridges_are_remembered(state: State) -> None:
+    assert list(state.bridges) == []
+    state.add_bridge("mesh1")
+    assert list(state.bridges) == ["mesh1"]
+    state.add_bridge("br0")
+    state.add_bridge("mesh1")
+    assert list(state.bridges) == ["mesh1", "br0"]
 
 
 @pytest.mark.parametrize(

@@ -68,5 +68,4 @@ def test_the_holder_of_an_address_that_two_have_is_found(bench: Bench) -> None:
         host=A,
         text=f"10.0.1.5 of container web-0123456789 on {label(A, 'alpha')}",
         mac=MAC,
-        address="10.0.1.5",
     )
