@@ -43,11 +43,6 @@ class Coalescer:
         self._last_flags = 0
         self.whole = 0  # size of every plaintext of the series but the last
 
-    @property
-    def open(self) -> bool:
-        """Whether there is a series at hand."""
-        return self._headers is not None
-
     def begin(self, plain: bytes, headers: Headers) -> bool:
         """Start a series with this vouched segment if it may be in one. The series before has been ended."""
         cut = ENTRY_HEADER_SIZE + headers.payload

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -185,7 +184,8 @@ def test_the_flow_table_is_its_twin(operations: list[tuple[str, int, int]], limi
             mine.use(key)
         elif operation == "v":
             mac = key_of(number)[6:]
-            assert mine.void_mac(mac) == reference.void(partial(has_mac, mac))
+            expected = sum(has_mac(mac, key) for key in reference.flows)
+            assert mine.void_mac(mac) == reference.void_mac(mac) == expected
         assert list(mine.flows.items()) == list(reference.flows.items())
         assert len(mine) == len(reference.flows)
     assert mine.void_mac(None) == len(reference.flows)

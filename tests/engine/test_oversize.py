@@ -12,7 +12,7 @@ from scapy.layers.l2 import Ether
 from meshd.crypto.aead import Suite, new_aead
 from meshd.forward.engine.interface import Verdict
 from meshd.forward.engine.oversize import TOO_BIG_BURST
-from meshd.forward.entries import EntryKind, encode_entry
+from meshd.forward.entries import MAX_ENTRY_SIZE, EntryKind, encode_entry
 from meshd.forward.header import data_header_head
 from meshd.forward.slots import FIRST_PEER, FLOOD
 from meshd.ids import Endpoint, SegmentId, SlotId
@@ -263,3 +263,13 @@ def test_no_answer_without_a_port() -> None:
     pair.a.engine.set_path(PEER, Endpoint("fd00::1", 6783), SMALL, measured=True)
     pair.a.send(capture(udp(bytes(1300))))
     assert told(pair.a) == []
+
+
+def test_a_path_wider_than_an_entry_cuts_to_the_entry() -> None:
+    """14 bits of length: a segment beyond them would be an entry that lies."""
+    pair = narrow(60_000)
+    packet = tcp(bytes(range(250)) * 80, flags="A")
+    written = pair.carry(capture(packet))
+    head = len(bytes(packet)) - 20_000
+    assert whole(written) == cut(packet, MAX_ENTRY_SIZE - head)
+    assert pair.a.drops == pair.b.drops == {}

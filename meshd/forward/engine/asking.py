@@ -153,11 +153,7 @@ class Asking:
         self._routes.clear()
 
     def void_flows(self, mac: Mac | None) -> int:
-        if mac is None:
-            return self.outbound.void(lambda _: True) + self.inbound.void(lambda _: True)
-        return self.outbound.void(lambda key: mac in (key[:6], key[6:])) + self.inbound.void(
-            lambda key: mac in (key[1][:6], key[1][6:])
-        )
+        return self.outbound.void_mac(mac) + self.inbound.void_mac(mac)
 
     def _new_flow(self, slot: SlotId) -> Flow:
         return Flow(slot, self._peer(slot) if slot >= FIRST_PEER else None)

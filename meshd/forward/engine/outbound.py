@@ -59,7 +59,7 @@ _MIN_CAPTURE = VNET_SIZE + ETHERNET_SIZE
 
 
 class Outbound:
-    """The outbound half of the engine; the inbound half sends through `entry`, `redirect` and `pass_on`."""
+    """The outbound half of the engine; the inbound half sends through `entry` and `redirect`."""
 
     def __init__(
         self,

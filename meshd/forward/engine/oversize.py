@@ -92,4 +92,4 @@ class Oversize:
 
 def _room(peer: Peer) -> int:
     """The largest frame of one datagram."""
-    return peer.max_datagram - DATA_OVERHEAD - ENTRY_HEADER_SIZE
+    return min(MAX_ENTRY_SIZE, peer.max_datagram - DATA_OVERHEAD - ENTRY_HEADER_SIZE)

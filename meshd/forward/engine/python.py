@@ -101,6 +101,7 @@ class PythonEngine:
         aggregate_limit: int | None = None,
         measured: bool = False,
     ) -> None:
+        self._outbound.flush()  # what is in hand was made for the path before
         state = self._peer(peer)
         state.path_set = True
         state.endpoint, state.port = self._way(endpoint, via)

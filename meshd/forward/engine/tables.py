@@ -47,7 +47,7 @@ MAX_SEND_BYTES = 64000  # a little below 65 507: a full one came back from UDP_G
 AGGREGATE_LIMIT = 1280  # UDP payload of small frames sent together, while nobody has measured the path
 
 Operation = Callable[[bytes, Buffer, Buffer], bytes]
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K", bound=Hashable)  # destination and source MAC in one, inbound behind the peer's slot
 
 
 class RelaySend:
@@ -208,9 +208,18 @@ class FlowTable(Generic[K]):
             self.flows.popitem(last=False)
         self.flows[key] = flow
 
-    def void(self, matches: Callable[[K], bool]) -> int:
-        """Forget the flows whose key matches; returns how many."""
-        keys = [key for key in self.flows if matches(key)]
+    def void_mac(self, mac: bytes | None) -> int:
+        """Forget the flows that have this MAC at either end (None: all); returns how many."""
+        keys = [key for key in self.flows if mac is None or _has_mac(key, mac)]
         for key in keys:
             del self.flows[key]
         return len(keys)
+
+
+def _has_mac(key: Hashable, mac: bytes) -> bool:
+    match key:
+        case bytes() as addresses:
+            return mac in (addresses[:6], addresses[6:])
+        case (_, bytes() as addresses):
+            return mac in (addresses[:6], addresses[6:])
+    return False

@@ -24,7 +24,7 @@ devices) is asked through its methods: tests and simulations drive the same C.
 
     _core (C)    aead, aead_ipsec, aead_openssl    sealing and opening in place
                  frame, segment, coalesce, replay  headers, cutting, putting together, windows: no Python in them
-                 flows, flow_table, keys           tables
+                 flows, flow_table                 tables
                  outbound, lanes, inbound, io      the packet path, in packet order
                  types, core, relay_core, module   what Python sees
                  relay                             type 8, passed on and unwrapped

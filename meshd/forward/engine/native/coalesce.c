@@ -11,9 +11,9 @@ static void add_part(struct series *series, uint8_t *frame, uint32_t size)
 
 bool series_begin(struct series *series, uint8_t *frame, uint32_t size, const struct headers *headers)
 {
-    uint8_t flags = frame[headers->l4 + TCP_FLAGS];
     if (headers->protocol != PROTOCOL_TCP || headers->end != size || headers->payload >= size)
         return false;
+    uint8_t flags = frame[headers->l4 + TCP_FLAGS];
     if ((flags & ~TCP_ECE) != TCP_ACK)
         return false;
     if (headers->version == 4 && ones_sum(frame + headers->l3, headers->l4 - headers->l3))

@@ -14,7 +14,7 @@
 #include "flows.h"
 #include "replay.h"
 
-/* Numbers shared with the Python engine; tests/engine/test_native.py holds them equal. */
+/* Numbers shared with the Python engine; tests/engine/test_native_parts.py holds those equal that Python names. */
 enum {
     DATA_HEADER_SIZE = 16,
     DATA_OVERHEAD = DATA_HEADER_SIZE + AEAD_TAG_SIZE,
@@ -95,8 +95,7 @@ struct peer {
     PyObject *slot;
     uint32_t number; /* the same */
     struct seal_key *key;
-    struct port *port; /* NULL: Python sends to this peer (no key, no path, a relay) */
-    PyObject *endpoint;
+    struct port *port; /* NULL: Python sends to this peer, unless it has a `via` */
     struct sockaddr_storage address;
     socklen_t address_size;
     struct peer *via; /* what it is sent goes through this one, in type 8; `port` is NULL */
@@ -266,8 +265,14 @@ void put_route(struct core *core, const uint8_t *destination, struct peer *via);
 PyObject *relay_for(PyObject *core, PyObject *args), *add_relay_key(PyObject *core, PyObject *args), *add_route(PyObject *core, PyObject *args);
 PyObject *void_routes(PyObject *core, PyObject *unused), *take_relayed(PyObject *core, PyObject *args);
 
-/* keys.c */
-struct receive_key *find_key(struct core *core, uint32_t index);
+/* Receive keys by index. Indices are random, so their low bits are as good as a hash. */
+static inline struct receive_key *find_key(struct core *core, uint32_t index)
+{
+    struct receive_key *key = core->keys[index % KEY_BUCKETS];
+    while (key && key->index != index)
+        key = key->next;
+    return key;
+}
 
 /* types.c */
 extern PyTypeObject *aead_type, *window_type, *seal_key_type, *peer_type, *core_type;

@@ -24,7 +24,7 @@ from meshd.forward.engine.native.relaying import NativeRelaying
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.engine.relaying import RelayPort
 from meshd.forward.engine.tables import MAX_FLOWS, FlowTable, Peer, ReceiveKey
-from meshd.ids import Endpoint, Mac, Relayed, ShortId, SlotId
+from meshd.ids import Endpoint, Relayed, ShortId, SlotId
 
 __all__ = ["NativeEngine"]
 
@@ -48,13 +48,12 @@ class NativeEngine(PythonEngine):
         boot: int,
         clock: Callable[[], float],
     ) -> None:
-        self._outbound_flows, self._inbound_flows = _core.FlowTable(MAX_FLOWS), _core.FlowTable(MAX_FLOWS)
-        self.core = _core.Core(self._outbound_flows, self._inbound_flows)
+        outbound, inbound = _core.FlowTable(MAX_FLOWS), _core.FlowTable(MAX_FLOWS)
+        self.core = _core.Core(outbound, inbound)
         super().__init__(frames, ports, upcalls, origin=origin, boot=boot, clock=clock, aead_factory=_new_aead)
-        self._asking.outbound = cast(FlowTable[bytes], self._outbound_flows)
-        self._asking.inbound = cast(FlowTable[InboundKey], self._inbound_flows)
+        self._asking.outbound = cast(FlowTable[bytes], outbound)
+        self._asking.inbound = cast(FlowTable[InboundKey], inbound)
         self._numbers = {port.family: self.core.add_port(port, _descriptor(port), port.family) for port in ports}
-        self._own_ports = {port.family: port for port in ports}
         self._outbound_half = cast(NativeOutbound, self._outbound)
         self._outbound_half.engine = self
         self._inbound_half = cast(NativeInbound, self._inbound)
@@ -66,7 +65,8 @@ class NativeEngine(PythonEngine):
     # tables
 
     def set_send_key(self, peer: SlotId, suite: Suite, key: bytes, receiver_index: int, relay_key: bytes = b"") -> None:
-        self._account_peer(self._peer(peer))  # before `data_out` begins anew
+        self._outbound.flush()  # under the key before, and counted with it: then `data_out` begins anew
+        self._account_peer(self._peer(peer))
         super().set_send_key(peer, suite, key, receiver_index, relay_key)
 
     def add_receive_key(self, index: int, peer: SlotId, suite: Suite, key: bytes, relay_key: bytes = b"") -> None:
@@ -80,9 +80,6 @@ class NativeEngine(PythonEngine):
         if key is not None:
             key.bytes += self.core.drop_key(index)
         super().drop_receive_key(index)
-
-    def void_flows(self, mac: Mac | None = None) -> int:
-        return self._outbound_flows.void_mac(mac) + self._inbound_flows.void_mac(mac)
 
     def void_routes(self) -> None:
         super().void_routes()
@@ -196,7 +193,7 @@ class NativeEngine(PythonEngine):
             if via is not core:
                 self.core.open_through(core, key.core, via, port.route, *limits)
                 return
-        elif isinstance(key, NativeSendKey) and endpoint and port and self._own_ports.get(port.family) is port:
+        elif isinstance(key, NativeSendKey) and endpoint and port:
             number = self._numbers[port.family]
             opened = self.core.open_peer(
                 core, key.core, number, endpoint.host, endpoint.port, peer.max_datagram, peer.aggregate_limit

@@ -4,6 +4,7 @@
 PyTypeObject *flow_table_type;
 
 enum { FIRST_DROP_SLOT = 2 }; /* forward/slots.py */
+_Static_assert(FIRST_DROP_SLOT + MAX_DROP_REASONS <= 255, "the slots of drop reasons reach that of groups");
 
 /* A key is the 12 bytes of the addresses, or a pair of slot and addresses. */
 static bool read_key(PyObject *key, uint32_t *slot, const uint8_t **addresses)

@@ -1,7 +1,7 @@
 """The two halves of the packet path for the exceptions: the python engine's, sending through C where C sends too.
 
 A peer that C may send to ("open") has one aggregate for both, in C: whoever adds to it, frames leave in the order in which they
-came. What goes past the aggregate (super-frames, control) flushes it first, as the python engine does.
+came. What goes past the aggregate (super-frames) flushes it first, as the python engine does; control overtakes it.
 """
 
 from __future__ import annotations

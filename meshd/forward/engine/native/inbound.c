@@ -107,6 +107,8 @@ static void hand_over_opened(struct core *core, const struct received *from, str
     leave_python(core, entered);
 }
 
+_Static_assert(DATA_HEADER_SIZE + ENTRY_HEADER_SIZE >= VNET_SIZE, "no room for the vnet header before a frame");
+
 /* 6–7: deliver. The vnet header is written over what lies before the frame in its own datagram: that has been read. */
 
 static void deliver(struct core *core, struct receive_key *key, struct flow *flow, uint8_t *frame, uint32_t size, bool vouched, bool alone)

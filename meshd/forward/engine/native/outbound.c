@@ -28,6 +28,8 @@ enum {
 };
 
 _Static_assert(MAX_CAPTURE / MIN_PREDICTED + 2 < MAX_CAPTURE_PARTS, "a capture of small segments has too many parts");
+_Static_assert((int)MIN_PREDICTED >= (int)MAX_HEADERS, "the headers of a super-frame may lie beyond its first part");
+_Static_assert(MAX_SEND_BYTES >= SLOT_OVERHEAD + RELAY_OVERHEAD + MAX_ENTRY_SIZE, "one datagram may be more than one send");
 _Static_assert(CAPTURE_SIZE > MAX_CAPTURE + (MAX_CAPTURE / MIN_PREDICTED + 2) * (SLOT_OVERHEAD + RELAY_OVERHEAD + MAX_HEADERS), "no room for headers");
 
 static inline uint32_t slot_size(const struct core *core) { return SLOT_OVERHEAD + core->predicted_wrapping + core->predicted_head + core->predicted_size; }
@@ -215,7 +217,8 @@ bool pump_frames(struct core *core)
     int64_t deadline = nanoseconds(core) + PUMP_NANOSECONDS;
     int64_t budget = PUMP_BYTES;
     bool more = false;
-    lay_out(core);
+    if (!core->part_count)
+        lay_out(core);
     while (!core->failed) {
         ssize_t size = read_capture(core);
         if (size < 0)
