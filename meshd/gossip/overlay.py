@@ -37,14 +37,16 @@ def choose_neighbours(
     Links are added only when fewer than ACTIVE_LOW random ones are left, and then up to ACTIVE_VIEW; they are given up only above
     ACTIVE_HIGH. Between the two nothing moves.
     """
-    others = sorted(set(hosts) - {me})
-    if len(others) < ALL_TO_ALL:
-        return frozenset(others)
+    known = set(hosts) - {me}
+    if len(known) < ALL_TO_ALL:
+        return frozenset(known)
+    others = sorted(known)
     ring = ring_neighbours(me, others)
-    kept = [host for host in sorted(linked) if host in set(others) and host not in ring]
+    kept = [host for host in sorted(linked) if host in known and host not in ring]
     if len(kept) > ACTIVE_HIGH:
         kept = rng.sample(kept, ACTIVE_HIGH)
     if len(kept) < ACTIVE_LOW:
-        candidates = [host for host in others if host not in ring and host not in set(kept)]
+        taken = {*kept, *ring}
+        candidates = [host for host in others if host not in taken]
         kept += rng.sample(candidates, min(len(candidates), ACTIVE_VIEW - len(kept)))
     return ring | frozenset(kept)

@@ -5,6 +5,9 @@ A peer's life:
     wanted (a neighbour of the overlay, or frames wait) → handshake over its endpoints and through others → keys into the slot
       ↑ no path answers any more: perhaps it has lost its keys ◄── probed, directly and through others (`pathing`) ◄──┘
 
+Of a thousand hosts that are known most are no neighbours and have no session. What happens in time goes over the others alone
+(`_tended`): neighbours, sessions, and those that keys are being made with.
+
 Sans-IO. What only this table can see, it tells its owner through `PeerEvents`.
 """
 
@@ -97,6 +100,7 @@ class PeerTable:
         self._engine: Engine
         self.slots = PeerSlots()
         self.peers: dict[HostId, Peer] = {}
+        self._tended: dict[HostId, Peer] = {}
         self._bootstraps: dict[Endpoint, float] = {}
         self._idle_look = float("-inf")
         self._pathing = Pathing(config=config, route=route, host_of=host_of, peer_of=self.peers.get, drops=drops)
@@ -143,12 +147,13 @@ class PeerTable:
 
     def keep(self, hosts: Collection[HostId], now: float) -> None:
         """Exactly these hosts are neighbours: a path to each is kept alive."""
-        for peer in self.peers.values():
+        for peer in self._tended.values():
             peer.keep = peer.host in hosts
-        for host in hosts:
+        for host in sorted(hosts):
             admitted = self.admit(host)
             if admitted is not None:
                 admitted.keep = True
+                self._tended[host] = admitted
                 self._seek(admitted, now)
 
     def bootstrap(self, endpoint: Endpoint, now: float) -> None:
@@ -177,11 +182,16 @@ class PeerTable:
 
     def alive(self) -> dict[HostId, int]:
         """Neighbours whose direct path lives both ways and is in use, with its cost class: the edges of this host."""
-        return {peer.host: peer.paths.direct.cost for peer in self.peers.values() if peer.keep and peer.direct}
+        return {peer.host: peer.paths.direct.cost for peer in self._tended.values() if peer.keep and peer.direct}
 
     def reached(self) -> set[HostId]:
         """Neighbours with whom frames are exchanged, directly or not."""
-        return {peer.host for peer in self.peers.values() if peer.keep and peer.paths.lives}
+        return {peer.host for peer in self._tended.values() if peer.keep and peer.paths.lives}
+
+    @property
+    def tended(self) -> int:
+        """How many peers there is something to do for in time."""
+        return len(self._tended)
 
     def direct_slot(self, host: HostId) -> SlotId | None:
         """The slot of a host that has a direct path."""
@@ -210,7 +220,7 @@ class PeerTable:
 
     def next_deadline(self) -> float | None:
         deadlines = [self.sessions.next_deadline(), self._idle_look]
-        for peer in self.peers.values():
+        for peer in self._tended.values():
             deadlines.append(self._pathing.next_deadline(peer))
             if self._lacks_session(peer):
                 deadlines.append(peer.asleep_until)
@@ -220,7 +230,7 @@ class PeerTable:
         self.sessions.handle_timer(now)
         self.carry_out(now)
         self._tend_paths(now)
-        for peer in list(self.peers.values()):
+        for peer in list(self._tended.values()):
             self._seek(peer, now)
         if now >= self._idle_look:
             self._look_for_idle(now)
@@ -272,6 +282,7 @@ class PeerTable:
         if not peer.static or not addresses:
             return
         self.sessions.connect(peer.host, peer.static, addresses, now)
+        self._tended[peer.host] = peer
         if peer.session_since is not None and peer.paths.silent(now):
             self.sessions.renew(peer.host, now)
 
@@ -282,7 +293,7 @@ class PeerTable:
     def rerouted(self, now: float) -> None:
         """The topology changed: other ways lead to hosts that are not reached directly, and to those that keys are made with."""
         changed = False
-        for peer in list(self.peers.values()):
+        for peer in list(self._tended.values()):
             changed = self._pathing.settle(peer, now) or changed
             in_need = (
                 peer.session_since is not None and not peer.direct
@@ -334,7 +345,7 @@ class PeerTable:
         return True
 
     def _session_ready(self, event: SessionReady, now: float) -> None:
-        peer = self.peer(event.peer)
+        peer = self._tended[event.peer] = self.peer(event.peer)
         peer.failure = ""
         if event.first or peer.session_since is None:
             peer.session_since = now
@@ -366,7 +377,10 @@ class PeerTable:
 
     def _tend_paths(self, now: float) -> None:
         changed = False
-        for peer in list(self.peers.values()):
+        for peer in list(self._tended.values()):
+            if self._needs_nothing(peer):
+                del self._tended[peer.host]
+                continue
             if self._pathing.tend(peer, now):
                 changed = True
                 peer.asleep_until = now  # what has changed may be worth another try at once
@@ -381,6 +395,9 @@ class PeerTable:
                 )  # perhaps its end let these keys go: nobody would make others while we hold them
         if changed:
             self._events.paths_changed(now)
+
+    def _needs_nothing(self, peer: Peer) -> bool:
+        return not peer.keep and peer.session_since is None and not self.sessions.handshaking(peer.host)
 
     def _look_for_idle(self, now: float) -> None:
         """A session on demand whose peer is no neighbour ends after two looks without a frame."""

@@ -1,7 +1,8 @@
 """What `status` and `report` show of a node, as plain snapshots. Reads everything, changes nothing.
 
 `status connections` lists every link and every address that is dialled; `paths` every host that is known, with how data reaches
-it and why so; `macs` every MAC that has an owner, and those that hide.
+it and why so; `macs` every MAC that has an owner, and those that hide. The flood tree of each source costs a search of the graph:
+in a mesh of more than ALL_TREES hosts only those are shown that are in use.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from meshd.views import ConnectionView, GossipView, LinkView, MacView, NodeView,
 if TYPE_CHECKING:
     from meshd.node.node import Node
 
-__all__ = ["SEALED_OVERHEAD", "build_view", "name_of", "path_view"]
+__all__ = ["ALL_TREES", "SEALED_OVERHEAD", "build_view", "name_of", "path_view"]
+
+ALL_TREES = 32  # hosts
 
 
 def build_view(node: Node, now: float) -> NodeView:
@@ -214,10 +217,12 @@ def _routes(node: Node) -> list[RouteView]:
 
 
 def _trees(node: Node, hosts: list[HostId]) -> list[RouteView]:
-    """To whom this host passes each source's floods."""
+    """To whom this host passes each source's floods; in a larger mesh of those that flooded since the graph changed."""
     directory = node.directory
     trees = []
     for host in hosts:
+        if len(hosts) > ALL_TREES and host != node.host_id and not directory.topology.has_children_of(short_id(host)):
+            continue
         children = [directory.host_of_short(child) for child in directory.topology.children(short_id(host))]
         via = tuple(name_of(node, child)[0] for child in children if child is not None)
         trees.append(RouteView(destination=name_of(node, host)[0], via=via))

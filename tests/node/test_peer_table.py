@@ -86,3 +86,23 @@ def test_who_answers_on_udp_alone_is_told_of_until_a_link_is_up() -> None:
     one.node.identified(HostId(b"\x77" * 16), where, one.now)
     (notice,) = one.node.notices.recent(one.now)
     assert "answers on UDP, but not on TCP" in notice
+
+
+def test_hosts_that_are_only_known_cost_no_wake_up_anything() -> None:
+    host = SimHost(SimNetwork(seed=1), "a", "10.0.0.1", KEY)
+    host.start()
+    peers = host.node.peers
+    known = [HostId(number.to_bytes(16, "big")) for number in range(500)]
+    for one in known:
+        peers.host_known(one, bytes(range(32)), (ELSEWHERE,), host.now)
+    assert peers.tended == 0
+    peers.keep(known[:3], host.now)
+    assert peers.tended == 3
+    peers.seek(known[7], host.now)  # a frame wants it
+    assert peers.tended == 4
+    peers.keep(known[:1], host.now)
+    host.net.clock.run_for(120)  # nobody answers: the handshakes with those that nobody wants are given up
+    assert peers.tended == 1
+    peers.keep((), host.now)
+    host.net.clock.run_for(120)
+    assert peers.tended == 0

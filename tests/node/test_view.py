@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 
-from meshd.ids import format_mac, host_name
+import pytest
+
+from meshd.ids import format_mac, host_name, short_id
 from meshd.node.notices import NOTICE_AGE_S
 from meshd.testing.host import SimHost
 from meshd.views import NodeView
-from tests.sim.meshes import Mesh, mesh_key
+from tests.sim.meshes import BROADCAST, Mesh, mesh_key
 
 MAC_MTU = 1500 - 28 - 48
 
@@ -185,3 +187,19 @@ def test_looking_changes_nothing() -> None:
     before = view(mesh)
     assert view(mesh) == before
     assert not mesh.hosts[0].node.touched
+
+
+def test_in_a_larger_mesh_only_the_trees_in_use_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = joined(4)
+    topology = mesh.hosts[0].node.directory.topology
+    assert len(view(mesh).broadcast_routes) == 4
+    searches = topology.searches
+    assert len(view(mesh).broadcast_routes) == 4
+    assert topology.searches == searches  # nothing has changed: nothing is searched for
+    monkeypatch.setattr("meshd.node.view.ALL_TREES", 3)
+    topology.set_links(short_id(mesh.hosts[3].host_id), None)  # all that was known is void
+    assert [route.destination for route in view(mesh).broadcast_routes] == [name(mesh.hosts[0])]
+    assert topology.searches <= searches + 2  # ways and the own tree, however many hosts there are
+    mesh.boxes[1].send(BROADCAST, b"to all")
+    mesh.run(0.5)
+    assert {route.destination for route in view(mesh).broadcast_routes} >= {name(mesh.hosts[0]), name(mesh.hosts[1])}
