@@ -32,6 +32,7 @@ class Served:
         member, host = Identity.generate(rng.randbytes), Identity.generate(rng.randbytes)
         context = Context(member, self.mesh, rng.randbytes)
         self.drops = DropCounters()
+        self.answers = 0  # datagrams that it sent
         self.sessions = Sessions(
             identity=host,
             mesh=self.mesh,
@@ -55,7 +56,7 @@ class Served:
         for number, datagram in enumerate(datagrams):
             now += step
             self.sessions.receive(datagram, Endpoint(f"10.0.{number >> 8}.{number & 255}", 6783), now)
-            self.sessions.poll_transmit()
+            self.answers += len(self.sessions.poll_transmit())
             while self.sessions.next_event() is not None:
                 pass
         return (time.thread_time() - started) / len(datagrams)
@@ -63,6 +64,7 @@ class Served:
 
 def served(host: Served) -> float:
     seconds = host.feed(host.true, 0.05)
+    assert host.answers == COUNT
     assert not host.drops.as_dict()
     return seconds
 
@@ -78,13 +80,17 @@ def cookie(host: Served) -> float:
     while not host.sessions._gate.loaded(0.0):
         host.sessions._gate.charge(0.0, 0.0)
     seconds = host.feed(host.true[:900], 0.001)
-    assert host.drops[DropReason.NO_COOKIE] == 900
+    assert host.drops[DropReason.NO_COOKIE] == host.answers == 900
     return seconds
 
 
 def cut(host: Served) -> float:
-    host.feed(host.wrong, 1e-9)
-    return host.feed(host.wrong, 1e-9)
+    host.feed(host.wrong, 1e-9)  # uses up the burst that is looked at
+    before = host.drops[DropReason.RATE_LIMITED]
+    seconds = host.feed(host.wrong, 1e-9)
+    assert host.drops[DropReason.RATE_LIMITED] - before == COUNT
+    assert host.answers == 0
+    return seconds
 
 
 MEASURED: dict[str, Callable[[Served], float]] = {

@@ -20,6 +20,7 @@ from meshd.forward.checksum import ipv4_header_checksum
 from meshd.forward.engine.interface import Buffer, Engine, Inspected, Verdict
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.slots import FIRST_PEER, LOCAL
+from meshd.forward.vnet import VNET_SIZE
 from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId
 
 __all__ = [
@@ -37,6 +38,7 @@ SEGMENT_PAYLOAD = 1320  # MTU 1372 less the headers of IPv4 and of TCP with time
 SEGMENTS = 44  # what one read of the TAP brings from a busy TCP flow, gso_max_size being 59 040
 DATAGRAM = 1424
 SUPER_FRAMES = 40  # in one repetition
+HEADERS_SIZE = VNET_SIZE + 14 + 20 + 32  # of `super_frame`: vnet, Ethernet, IPv4, TCP with time stamps
 KEY = bytes(range(32))
 ADDRESSES = bytes.fromhex("020000000002020000000001")
 REMOTE = Endpoint("192.0.2.2", 6783)
@@ -108,12 +110,12 @@ class Upcalls:
 
 
 class Frames:
-    """A frame port: the same frame `left` times; what is written is counted."""
+    """A frame port: the same frame `left` times; of what is written, the bytes behind the headers are counted."""
 
     def __init__(self, frame: bytes = b"") -> None:
         self._frame = frame
         self.left = 0
-        self.written = 0
+        self.carried = 0
 
     def fileno(self) -> int:
         return -1
@@ -125,7 +127,7 @@ class Frames:
         return memoryview(bytearray(self._frame))
 
     def write(self, parts: Sequence[Buffer]) -> bool:
-        self.written += 1
+        self.carried += sum(map(len, parts)) - HEADERS_SIZE
         return True
 
 
@@ -175,7 +177,7 @@ def engine(kind: EngineKind, frames: Frames, port: Port, origin: int) -> Engine:
 
 
 def packet_path(kind: EngineKind, frame: bytes) -> tuple[Timed, Timed, Port]:
-    """Outward and inward for SUPER_FRAMES frames; what goes out in one call comes in with the next."""
+    """Outward and inward for SUPER_FRAMES frames; what goes out in one call comes in with the next, and has to come whole."""
     source, port, sink = Frames(frame), Port(), Frames()
     sender, receiver = engine(kind, source, port, 1), engine(kind, sink, port, 2)
     sender.set_send_key(FIRST_PEER, Suite.AES_256_GCM, KEY, 1)
@@ -187,8 +189,9 @@ def packet_path(kind: EngineKind, frame: bytes) -> tuple[Timed, Timed, Port]:
             pass
 
     def inward() -> None:
+        sink.carried = 0
         while receiver.pump_datagrams(port, 1.0):
             pass
-        assert sink.written, "nothing came in"
+        assert sink.carried == SUPER_FRAMES * (len(frame) - HEADERS_SIZE), "not all came in"
 
     return outward, inward, port

@@ -307,7 +307,8 @@ def test_pinned_in_c(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     side.engine.add_receive_key(pinned["receiver"], ONE, suite, session, relay_key(session))
     earlier = (pinned["counter"] ^ 1).to_bytes(8, "little")
-    first = datagram[:8] + earlier + datagram[16:36] + b"\x11" + bytes(50)
+    greeting = b"\x11" + bytes(50)
+    first = datagram[:8] + earlier + datagram[16:36] + greeting
     tag = new_aead(relay_suite(suite), relay_key(session)).seal(bytes(4) + earlier, b"", first)
     side.port.deliver(first + tag, STRANGER)
     side.receive()
@@ -315,8 +316,8 @@ def test_pinned_in_c(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for changed in (flipped(datagram, 8 * len(datagram) - 1), datagram, datagram):
         side.port.deliver(changed, STRANGER)
     side.receive()
-    assert side.drops.pop("bad_tag") == side.drops.pop("replayed") == 1
     source = Relayed(ShortId(bytes.fromhex(vectors["source_id"])))
     inner = bytes.fromhex(pinned["inner"])
-    assert [got for _, got in side.upcalls.handshakes] == [source] * len(side.upcalls.handshakes)
-    assert (inner, source) in side.upcalls.handshakes or side.drops
+    sealed = inner[0] == 0x14  # for an index that this host does not have: who was asked for it shows that it was opened
+    assert side.upcalls.handshakes == [(greeting, source)] + ([] if sealed else [(inner, source)])
+    assert side.drops == {"bad_tag": 1, "replayed": 1} | ({"unknown_index": 1} if sealed else {})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-__all__ = ["bytes_like", "tree_like"]
+__all__ = ["MAX_SIZE", "bytes_like", "tree_like"]
 
 MAX_SIZE = 2048
 BORDERS = (0, 1, 0x7F, 0x80, 0xFF, 0x100, 0x3FFF, 0x4000, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)

@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterator
 from random import Random
 
+import msgpack
 import pytest
 
 from meshd.control.inputs import check_ifname
 from meshd.errors import DecodeError, UserError
 from tests.fuzz import targets
-from tests.fuzz.mutate import bytes_like, tree_like
+from tests.fuzz.mutate import MAX_SIZE, bytes_like, tree_like
 from tests.fuzz.run import Find, inputs, run
 from tests.fuzz.targets import TARGETS, Target
 
@@ -53,9 +54,20 @@ def test_a_find_says_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_mutations_stay_small_and_keep_the_kind_of_a_tree() -> None:
     rng = Random(1)
-    for _ in range(2000):
-        assert len(bytes_like(rng, [b"x" * 3000, b""])) <= 2048
-        assert isinstance(tree_like(rng, tree_like(rng, [1, b"a", {2: "b"}])), object)
+    assert all(len(bytes_like(rng, [b"x" * 3000, b""])) <= MAX_SIZE for _ in range(2000))
+    tree = [1, b"a", {2: "b"}]
+    changed = [tree_like(rng, tree) for _ in range(2000)]
+    assert tree == [1, b"a", {2: "b"}]  # what a corpus holds is not itself changed
+    assert sum(isinstance(one, list) and one != tree for one in changed) > 1600
+    assert sum(is_packed_again(one) for one in changed) > 1800
+
+
+def is_packed_again(tree: object) -> bool:
+    """A number beyond 64 bits is not."""
+    try:
+        return bool(msgpack.packb(tree))
+    except (OverflowError, ValueError):
+        return False
 
 
 # finds

@@ -38,11 +38,6 @@ class Trio:
         )
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_by_the_test() -> None:
-    """The file's lab outlives a test; what the whole file leaves behind is looked at all the same."""
-
-
 @pytest.fixture(scope="module")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
     with Lab(tmp_path_factory.mktemp("relays"), 3) as lab:
