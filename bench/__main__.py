@@ -27,7 +27,6 @@ from bench.contenders import CONTENDERS, Bare, make
 from bench.measure import Plan
 from bench.measures import MEASURES, Round, steps
 from bench.progress import Progress, progress
-from bench.relaying import Skipped
 from bench.results import Samples, figures_table, ratios, titles_table
 from bench.topology import BenchError, Lab, interruptible
 from bench.wan import WanLab
@@ -127,8 +126,6 @@ def bench(
                 shown.step(f"round {number} of {rounds}: {step.text}")
                 try:
                     step.run()
-                except Skipped as error:
-                    outcome.left_out.append(f"round {number}, {step.text}: {error}")
                 except BenchError as error:
                     outcome.failures.append(f"round {number}, {step.text}: {error}")
     return outcome

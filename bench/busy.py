@@ -20,7 +20,7 @@ from pathlib import Path
 from bench import measure
 from bench.contender import cpu_seconds
 from bench.contenders import Meshd
-from bench.topology import BenchError
+from bench.topology import BenchError, next_line, wait_until
 
 __all__ = ["RECORDS_PER_SECOND", "api", "keeps", "records"]
 
@@ -90,11 +90,10 @@ def records(contender: Meshd) -> Iterator[Spread]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        if not process.stdout.readline():
-            raise BenchError("the member that publishes records (bench.churn) cannot join the mesh")
+        next_line(process, "the member that publishes records (bench.churn) cannot join the mesh")
         yield spread
         process.stdin.close()
-        said = json.loads(process.stdout.readline() or b'{"published": 0, "seconds": 1, "label": ""}')
+        said = json.loads(next_line(process, "the member that publishes records (bench.churn) has ended"))
         if said["published"] < RECORDS_PER_SECOND * (said["seconds"] * ARRIVED_AT_LEAST - BEGINNING):
             raise BenchError(f"only {said['published']} records in {said['seconds']:.1f} s were published")
         spread.seconds = _arrived(contender, said["label"])
@@ -111,11 +110,13 @@ def records(contender: Meshd) -> Iterator[Spread]:
 def _arrived(contender: Meshd, label: str) -> float:
     """Wait until every router knows the last record; returns for how long."""
     began = time.monotonic()
-    for router in contender.routers:
-        while not any(mac["Label"] == label for mac in router.status()["Router"]["MACs"]):
-            if time.monotonic() > began + SPREAD_SECONDS:
-                raise BenchError(f"{contender.title}: records come slower than they are published")
-            time.sleep(0.02)
+
+    def known() -> bool:
+        return all(
+            any(mac["Label"] == label for mac in router.status()["Router"]["MACs"]) for router in contender.routers
+        )
+
+    wait_until(known, "the last record is not known everywhere", SPREAD_SECONDS)
     return time.monotonic() - began
 
 

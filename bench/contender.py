@@ -9,29 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 from typing import ClassVar
 
-from bench.topology import UNDERLAY_DEVICE, BenchError, Lab
+from bench.topology import UNDERLAY_DEVICE, BenchError, Lab, wait_until
 
 __all__ = [
     "CONTAINER_DEVICE",
-    "READY_SECONDS",
     "Contender",
     "End",
     "cpu_seconds",
     "rss_mib",
     "subnet",
     "system_seconds",
-    "wait_until",
 ]
 
-READY_SECONDS = 15.0
 CONTAINER_DEVICE = "mesh0"
 BRIDGE = "br0"
 
@@ -128,17 +123,9 @@ def subnet(number: int) -> str:
     return f"10.77.{number + 1}.0/24"
 
 
-def wait_until(holds: Callable[[], bool], text: str, seconds: float = READY_SECONDS) -> None:
-    """Raises BenchError with this text after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise BenchError(f"{text} within {seconds:.0f} s")
-        time.sleep(0.02)
-
-
 def cpu_seconds(pids: list[int]) -> float:
-    """User and system time of all threads of these processes so far (proc(5): fields 14 and 15 of stat)."""
+    """User and system time of all threads of these processes so far (proc(5): fields 14 and 15 of stat). Raises BenchError
+    if one has ended, as the others here do."""
     return sum(sum(_times(pid)) for pid in pids) / os.sysconf("SC_CLK_TCK")
 
 
@@ -148,14 +135,21 @@ def system_seconds(pids: list[int]) -> float:
 
 
 def _times(pid: int) -> tuple[int, int]:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        raise BenchError(f"the router with process id {pid} has ended") from None
+    fields = _proc(pid)
     return int(fields[11]), int(fields[12])
 
 
 def rss_mib(pids: list[int]) -> float:
-    """Resident memory of the largest of these processes."""
-    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
-    return max(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    """Resident memory of the largest of these processes (field 24)."""
+    return max(int(_proc(pid)[21]) for pid in pids) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _proc(pid: int) -> list[str]:
+    """Fields 3 and on of a process's stat. One that nobody has waited for yet has ended, too."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        fields = ["Z"]
+    if fields[0] in "ZX":
+        raise BenchError(f"the router with process id {pid} has ended")
+    return fields

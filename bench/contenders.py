@@ -14,16 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cache
 from typing import ClassVar
 
 from bench.contender import Contender, End
-from bench.micro_engines import native_missing
 from bench.peers import PEERS
-from bench.routers import MESHD, Router
-from bench.topology import UNDERLAY_DEVICE, BenchError, Lab, run
+from bench.routers import Router
+from bench.topology import UNDERLAY_DEVICE, BenchError, Lab
+from meshd.forward.engine.native import native_missing
 
-__all__ = ["CONTENDERS", "Bare", "Meshd", "MeshdNative", "MeshdPython", "make"]
+__all__ = ["CONTENDERS", "Bare", "Meshd", "MeshdNative", "MeshdPython", "Vxlan", "make"]
 
 VXLAN_MTU = 1450  # 1500 - 50
 PLAIN_DEVICE = "u1"
@@ -62,10 +61,6 @@ class Bare(Contender):
     def _start(self) -> tuple[End, End]:
         return End(self.lab.host(0), self.lab.address(0)), End(self.lab.host(1), self.lab.address(1))
 
-    def mtu(self) -> int:
-        text = self.lab.run(self.lab.host(0), "ip", "-o", "link", "show", UNDERLAY_DEVICE).split()
-        return int(text[text.index("mtu") + 1])
-
 
 class Meshd(Contender):
     """The product, with the engine that a subclass names."""
@@ -102,7 +97,7 @@ class MeshdNative(Meshd):
 
     @classmethod
     def missing(cls) -> str:
-        missing = _without_native()
+        missing = native_missing()
         return f"no native engine: {missing}" if missing else ""
 
 
@@ -111,25 +106,11 @@ class MeshdThread(MeshdNative):
     title = "meshd, native engine, thread"
     more = ("--pump", "thread")
 
-    @classmethod
-    def missing(cls) -> str:
-        return super().missing() or ("" if "--pump" in _launch_help() else "`meshd launch` has no --pump")
-
 
 class MeshdPython(Meshd):
     name = "meshd-python"
     title = "meshd, python engine"
     engine = "python"
-
-
-@cache
-def _launch_help() -> str:
-    return run(MESHD, "launch", "--help")
-
-
-def _without_native() -> str:
-    """Why there is no `--engine native` here."""
-    return native_missing() or ("" if "native" in _launch_help() else "not an engine of `meshd launch`")
 
 
 KINDS: tuple[type[Contender], ...] = (Plain, Vxlan, MeshdNative, MeshdThread, MeshdPython, *PEERS)

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import re
 import sys
 import time
 from collections.abc import Iterator
 
+from bench.contender import End
+from bench.measure import transfer
 from bench.meshing import full_mesh
 from bench.results import table
 from bench.routers import Router
-from bench.topology import BenchError, Lab, enter, interruptible, run
+from bench.topology import BenchError, Lab, interruptible
 
 HOSTS = 3
 PINGS = 5
 IPERF_SECONDS = 2
 LOG_LINES = 15
-SERVER_SECONDS = 5.0
 PAIRS = ((0, 1), (1, 2), (2, 0))
 _number = itertools.count(1)
 
@@ -114,21 +114,13 @@ class Demo:
         speeds = []
         for source, destination in PAIRS:
             told(f"web{source + 1}", f"iperf3 -c {_address(destination)} -t {IPERF_SECONDS}")
-            speeds.append(self._iperf(source, destination))
+            speeds.append(self._speed(source, destination))
             print(f"  {speeds[-1]:.0f} Mbit/s from host{source + 1} to host{destination + 1}")
         return speeds
 
-    def _iperf(self, source: int, destination: int) -> float:
-        space = self.spaces[destination]
-        self.lab.spawn(space, "iperf3", "-s", "-1")
-        deadline = time.monotonic() + SERVER_SECONDS
-        while ":5201" not in self.lab.run(space, "ss", "-Hltn"):
-            if time.monotonic() > deadline:
-                raise BenchError("iperf3 does not listen")
-            time.sleep(0.02)
-        command = ("iperf3", "-J", "-c", _address(destination), "-t", str(IPERF_SECONDS))
-        report = json.loads(run(*enter(self.spaces[source]), *command))
-        speed = float(report["end"]["sum_received"]["bits_per_second"]) / 1e6
+    def _speed(self, source: int, destination: int) -> float:
+        far = End(self.spaces[destination], _address(destination))
+        speed = transfer(self.lab, self.spaces[source], far, "-t", str(IPERF_SECONDS))["bits_per_second"] / 1e6
         if speed <= 0:
             raise BenchError(f"nothing came from web{source + 1} to web{destination + 1}")
         return speed

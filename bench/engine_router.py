@@ -10,67 +10,20 @@ import asyncio
 import cProfile
 import signal
 import time
-from collections.abc import Callable, Sequence
 
 import uvloop
 
+from bench.one_peer import OnePeer
 from meshd.capture.tap import open_tap
 from meshd.crypto.aead import Suite
 from meshd.forward.engine.choice import ENGINES, choose_engine
-from meshd.forward.engine.interface import DatagramPort, Engine, Inspected, Verdict
-from meshd.forward.slots import FIRST_PEER, FLOOD, LOCAL
-from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId, is_multicast
+from meshd.forward.slots import FIRST_PEER
+from meshd.ids import Endpoint, ShortId
 from meshd.net.udp import open_udp_port
 
 PORT = 6783
 KEYS = (b"\x01" * 32, b"\x02" * 32)  # by sender
 MAX_DATAGRAM = 1472
-
-
-class OnePeer:
-    """Everything captured is for the one peer, everything received is for the bridge."""
-
-    def decide_outbound(self, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
-        return Verdict(FLOOD if is_multicast(destination) else FIRST_PEER)
-
-    def decide_inbound(self, peer: SlotId, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
-        return Verdict(LOCAL)
-
-    def flood_children(self, origin: ShortId, now: float) -> Sequence[SlotId]:
-        return [FIRST_PEER] if origin == self.origin else []
-
-    def __init__(self, origin: ShortId) -> None:
-        self.origin = origin
-
-    def group_members(self, segment: SegmentId, group: Mac, now: float) -> Sequence[SlotId] | None:
-        return None
-
-    def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
-        return Inspected()
-
-    def session_wanted(self, peer: SlotId, now: float) -> None: ...
-
-    def key_confirmed(self, index: int, now: float) -> None: ...
-
-    def receive_handshake(self, data: memoryview, source: Address, now: float) -> None: ...
-
-    def receive_control(
-        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Address, now: float, *, newest: bool
-    ) -> None: ...
-
-    def relay_next(self, destination: ShortId, now: float) -> SlotId | None:
-        return None
-
-
-def pump(engine: Engine, port: DatagramPort | None) -> Callable[[], None]:
-    """A reader callback. What is left over wakes the loop again by itself: epoll is level-triggered."""
-    if port is None:
-        return lambda: void(engine.pump_frames(time.monotonic()))
-    return lambda: void(engine.pump_datagrams(port, time.monotonic()))
-
-
-def void(_: object) -> None:
-    return None
 
 
 async def serve(host: int, tap: str, remote: str, engine_name: str) -> None:
@@ -84,8 +37,17 @@ async def serve(host: int, tap: str, remote: str, engine_name: str) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_reader(frames.fileno(), pump(engine, None))
-    loop.add_reader(port.fileno(), pump(engine, port))
+
+    def pump_frames() -> None:
+        engine.pump_frames(
+            time.monotonic()
+        )  # what is left over wakes the loop again by itself: epoll is level-triggered
+
+    def pump_datagrams() -> None:
+        engine.pump_datagrams(port, time.monotonic())
+
+    loop.add_reader(frames.fileno(), pump_frames)
+    loop.add_reader(port.fileno(), pump_datagrams)
     await stop.wait()
     loop.remove_reader(frames.fileno())
     loop.remove_reader(port.fileno())

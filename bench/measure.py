@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import re
 import statistics
 import subprocess
@@ -21,10 +22,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypedDict
+from typing import Any, TypedDict
 
-from bench.contender import Contender, cpu_seconds, rss_mib
-from bench.topology import COMMAND_SECONDS, BenchError
+from bench.contender import Contender, End, cpu_seconds, rss_mib
+from bench.topology import COMMAND_SECONDS, BenchError, Lab, next_line, wait_until
 
 __all__ = [
     "UDP_MAX_KPPS",
@@ -37,6 +38,7 @@ __all__ = [
     "ping",
     "search",
     "tcp",
+    "transfer",
     "udp_rate",
 ]
 
@@ -101,20 +103,34 @@ class Blast:
 
 def tcp(contender: Contender, plan: Plan, streams: int = 1, *more: str) -> dict[str, float]:
     """Throughput, and what it cost the routers where there are any; `more` is for iperf3."""
-    pids = contender.pids()
-    before = cpu_seconds(pids)
-    received = _iperf(contender, "-t", str(plan.seconds), "-P", str(streams), *more)
-    figures = {"mbit": received["bits_per_second"] / 1e6}
-    if pids:
-        figures["cpu_per_gb"] = (cpu_seconds(pids) - before) / max(received["bytes"] / 1e9, 1e-9)
-        figures["rss_mib"] = rss_mib(pids)
+    near, far = contender.ends
+    with _routers(contender) as pids:
+        before = cpu_seconds(pids)
+        received = transfer(contender.lab, near.space, far, "-t", str(plan.seconds), "-P", str(streams), *more)
+        figures = {"mbit": received["bits_per_second"] / 1e6}
+        if pids:
+            figures["cpu_per_gb"] = (cpu_seconds(pids) - before) / max(received["bytes"] / 1e9, 1e-9)
+            figures["rss_mib"] = rss_mib(pids)
     return figures
+
+
+@contextlib.contextmanager
+def _routers(contender: Contender) -> Iterator[list[int]]:
+    """Process ids of the routers. Raises BenchError where one ends before the block does: also for what failed because of that."""
+    pids = contender.pids()
+    try:
+        yield pids
+    except BenchError:
+        cpu_seconds(pids)
+        raise
+    cpu_seconds(pids)
 
 
 def ping(contender: Contender, count: int, interval: float) -> dict[str, float]:
     """Round trip times in µs."""
     near, far = contender.ends
-    text = contender.lab.run(near.space, "ping", "-n", "-i", str(interval), "-c", str(count), far.address)
+    with _routers(contender):
+        text = contender.lab.run(near.space, "ping", "-n", "-i", str(interval), "-c", str(count), far.address)
     times = [float(value) * 1000 for value in re.findall(r"time=([0-9.]+) ms", text)]
     if len(times) < count * 0.9:
         raise BenchError(f"{contender.title}: {len(times)} of {count} pings were answered")
@@ -131,7 +147,7 @@ def loaded_ping(contender: Contender, plan: Plan) -> dict[str, float]:
 def bulk(contender: Contender) -> Iterator[None]:
     """One TCP stream at full speed beside what the block does; Raises BenchError if it ends before that."""
     near, far = contender.ends
-    with _server(contender):
+    with _server(contender.lab, far.space):
         process = contender.lab.spawn(near.space, "iperf3", "-c", far.address, "-t", str(int(COMMAND_SECONDS)))
         try:
             time.sleep(WARM_UP)
@@ -168,18 +184,19 @@ def flood(contender: Contender, plan: Plan) -> float:
 def blast(contender: Contender, kpps: float, seconds: float) -> Blast:
     """Datagrams of 64 bytes at this rate (0: as many as possible). Raises BenchError."""
     near, far = contender.ends
-    pids, port = contender.pids(), str(next(UDP_PORTS))
+    port = str(next(UDP_PORTS))
     receiver = contender.lab.spawn(far.space, *BLAST, "receive", port, pipes=True)
     try:
-        _line(receiver.stdout, "bench.blast does not listen")
-        before = cpu_seconds(pids)
-        load = (port, str(UDP_BYTES), str(kpps * 1000), str(seconds))
-        sent = json.loads(contender.lab.run(near.space, *BLAST, "send", far.address, *load))
-        time.sleep(DRAIN_SECONDS)
-        used = cpu_seconds(pids) - before
-        assert receiver.stdin is not None
-        receiver.stdin.close()
-        received = json.loads(_line(receiver.stdout, "bench.blast counts nothing"))
+        with _routers(contender) as pids:
+            next_line(receiver, "bench.blast does not listen")
+            before = cpu_seconds(pids)
+            load = (port, str(UDP_BYTES), str(kpps * 1000), str(seconds))
+            sent = _json(contender.lab.run(near.space, *BLAST, "send", far.address, *load), "bench.blast send")
+            time.sleep(DRAIN_SECONDS)
+            used = cpu_seconds(pids) - before
+            assert receiver.stdin is not None
+            receiver.stdin.close()
+            received = _json(next_line(receiver, "bench.blast counts nothing"), "bench.blast receive")
     finally:
         _end(receiver)
     return Blast(sent["sent"], received["received"], sent["seconds"], used)
@@ -211,45 +228,41 @@ def bisect(passes: Callable[[float], bool], limit: float, step: float, low: floa
 
 def percentile(values: list[float], share: float) -> float:
     """The value that this share of them does not exceed (nearest rank)."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered)) - 1))]
+    rank = math.ceil(round(share * len(values), 9))  # 0.07 of 100 is 7, also in binary
+    return sorted(values)[max(rank, 1) - 1]
 
 
-def _iperf(contender: Contender, *arguments: str) -> Sum:
-    near, far = contender.ends
-    with _server(contender):
-        text = contender.lab.run(near.space, "iperf3", "-J", "-c", far.address, *arguments)
-    report = json.loads(text)
-    if "error" in report or "sum_received" not in report["end"]:
-        raise BenchError(f"{contender.title}: iperf3 {' '.join(arguments)}: {report.get('error', 'no result')}")
-    found: Sum = report["end"]["sum_received"]
+def transfer(lab: Lab, space: str, far: End, *arguments: str) -> Sum:
+    """What the receiver of an iperf3 run got. Raises BenchError."""
+    with _server(lab, far.space):
+        command = ("iperf3", "-J", "-c", far.address, *arguments)
+        report = _json(lab.run(space, *command, check=False), "iperf3")  # what went wrong is in there, too
+    found: Sum | None = report.get("end", {}).get("sum_received")
+    if "error" in report or not found:
+        raise BenchError(f"iperf3 {' '.join(arguments)}: {report.get('error', 'no result')}")
     if not found["seconds"]:
-        raise BenchError(f"{contender.title}: iperf3 {' '.join(arguments)}: nothing was sent")
+        raise BenchError(f"iperf3 {' '.join(arguments)}: nothing was sent")
     return found
 
 
 @contextlib.contextmanager
-def _server(contender: Contender) -> Iterator[None]:
-    """iperf3 at the far end, for one transfer."""
-    lab, space = contender.lab, contender.ends[1].space
+def _server(lab: Lab, space: str) -> Iterator[None]:
+    """iperf3 in this namespace, for one transfer."""
     process = lab.spawn(space, "iperf3", "-s", "-1")
     try:
-        deadline = time.monotonic() + SERVER_SECONDS
-        while ":5201" not in lab.run(space, "ss", "-Hltn"):
-            if time.monotonic() > deadline:
-                raise BenchError("iperf3 does not listen")
-            time.sleep(0.01)
+        wait_until(lambda: ":5201" in lab.run(space, "ss", "-Hltn"), "iperf3 does not listen", SERVER_SECONDS)
         yield
     finally:
         _end(process)
 
 
-def _line(stream: IO[bytes] | None, text: str) -> str:
-    """The next line that a process of ours prints. Raises BenchError with this text where none comes."""
-    line = stream.readline() if stream is not None else b""
-    if not line:
-        raise BenchError(text)
-    return line.decode()
+def _json(text: str, what: str) -> dict[str, Any]:
+    """Raises BenchError."""
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except ValueError:
+        raise BenchError(f"{what} printed no result but {text[:60]!r}") from None
+    return found
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

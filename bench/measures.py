@@ -14,9 +14,9 @@ from bench import busy, measure
 from bench.contender import Contender
 from bench.contenders import Meshd
 from bench.meshing import mesh_time
-from bench.relaying import Skipped, Trio, relayed, trio
+from bench.relaying import Trio, relayed, trio
 from bench.results import Samples
-from bench.wan import WanLab
+from bench.wan import WanLab, check_losses
 
 __all__ = ["MEASURES", "Round", "Step", "steps"]
 
@@ -58,7 +58,6 @@ class Round:
     quick: bool = False
     keep_open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     trios: dict[str, Trio] = field(default_factory=dict)  # by contender, made when first needed
-    cannot: set[str] = field(default_factory=set)  # contenders whose meshd does not relay: asking once is enough
 
     def keep(self, contender: str, prefix: str = "", **figures: float | None) -> None:
         for name, value in figures.items():
@@ -177,7 +176,8 @@ def _far(one: Round) -> Iterator[Step]:
                 try:
                     got = measure.tcp(contender, plan, WAN_STREAMS, *CUBIC)
                 finally:
-                    contender.lab.impair(0.0, 0)
+                    ways = contender.lab.impair(0.0, 0)
+                check_losses(ways, loss)
                 one.keep(contender.name, "", **{figure: got["mbit"]})
 
             yield Step(f"{contender.title}: TCP, 20 ms and {loss:.1%} loss", run)
@@ -189,16 +189,10 @@ def _of_meshd(one: Round, contender: Meshd) -> Iterator[Step]:
         one.keep(contender.name, mesh_s=got["mesh"], launch_s=got["launch"])
 
     def through_relay() -> None:
-        if contender.name in one.cannot:
-            return
         if contender.name not in one.trios:
             tag = f"r{len(one.trios)}"
             one.trios[contender.name] = one.keep_open.enter_context(trio(contender.engine, tag))
-        try:
-            one.keep(contender.name, "", **relayed(one.trios[contender.name], one.plan))
-        except Skipped:
-            one.cannot.add(contender.name)
-            raise
+        one.keep(contender.name, "", **relayed(one.trios[contender.name], one.plan))
 
     if "busy" in one.measures:
         yield Step(

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.routers import Router
-from bench.topology import BenchError, Lab
+from bench.topology import BenchError, Lab, wait_until
 
 __all__ = ["HOSTS", "full_mesh", "mesh_time"]
 
@@ -44,10 +44,11 @@ def full_mesh(lab: Lab, routers: list[Router], containers: list[tuple[str, str]]
     pairs = [(space, address) for (space, _), (_, address) in itertools.permutations(containers, 2)]
     with ThreadPoolExecutor(len(pairs)) as pool:
         list(pool.map(lambda pair: _answers(lab, pair, deadline), pairs))
-    while any(router.established() < len(routers) - 1 for router in routers):
-        if time.monotonic() > deadline:
-            raise BenchError(f"the hosts are not fully meshed after {LIMIT_SECONDS:.0f} s")
-        time.sleep(0.01)
+    wait_until(
+        lambda: all(router.established() >= len(routers) - 1 for router in routers),
+        "the hosts are not fully meshed",
+        LIMIT_SECONDS,
+    )
 
 
 def _answers(lab: Lab, pair: tuple[str, str], deadline: float) -> None:

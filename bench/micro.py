@@ -24,12 +24,11 @@ from bench.micro_engines import (
     EngineKind,
     Port,
     Timed,
-    Upcalls,
     engines,
-    native_missing,
     packet_path,
     super_frame,
 )
+from bench.one_peer import OnePeer
 from bench.results import table
 from meshd.crypto.aead import Suite, nonce
 from meshd.crypto.handshake import Context, Initiator, Responder
@@ -39,12 +38,14 @@ from meshd.crypto.wire import LivenessCounter
 from meshd.drops import DropCounters
 from meshd.forward.coalesce import Coalescer
 from meshd.forward.engine.asking import Asking
+from meshd.forward.engine.native import native_missing
 from meshd.forward.engine.tables import Peer
 from meshd.forward.ethernet import parse_headers
 from meshd.forward.segmentation import segments
 from meshd.forward.vnet import VNET_SIZE
 from meshd.gossip.records import Batch, Record, sign_record, verify_record
 from meshd.gossip.store import Store
+from meshd.ids import ShortId
 
 REPEATS = 7
 
@@ -108,7 +109,7 @@ def _rows_crypto(kind: EngineKind) -> Rows:
 
 def rows_steps() -> Rows:
     """Steps that Python alone shows one by one."""
-    asking = Asking(Upcalls(), DropCounters(), Peer)
+    asking = Asking(OnePeer(ShortId(bytes(8))), DropCounters(), Peer)
     data = memoryview(bytearray(super_frame(SEGMENTS * SEGMENT_PAYLOAD, SEGMENT_PAYLOAD)))
     headers = parse_headers(data[VNET_SIZE:])
     assert headers is not None

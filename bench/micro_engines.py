@@ -6,22 +6,22 @@ super-frame, so what is timed is the packet path without the kernel's part.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import random
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from bench.one_peer import OnePeer
 from meshd.crypto.aead import Suite, new_aead
 from meshd.drops import DropReason
 from meshd.forward.checksum import ipv4_header_checksum
-from meshd.forward.engine.interface import Buffer, Engine, Inspected, Verdict
+from meshd.forward.engine.interface import Buffer, Engine
+from meshd.forward.engine.native import native_missing
 from meshd.forward.engine.python import PythonEngine
-from meshd.forward.slots import FIRST_PEER, LOCAL
+from meshd.forward.slots import FIRST_PEER
 from meshd.forward.vnet import VNET_SIZE
-from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId
+from meshd.ids import Endpoint, ShortId
 
 __all__ = [
     "DATAGRAM",
@@ -42,7 +42,6 @@ HEADERS_SIZE = VNET_SIZE + 14 + 20 + 32  # of `super_frame`: vnet, Ethernet, IPv
 KEY = bytes(range(32))
 ADDRESSES = bytes.fromhex("020000000002020000000001")
 REMOTE = Endpoint("192.0.2.2", 6783)
-NATIVE = "meshd.forward.engine.native"
 
 Timed = Callable[[], None]
 
@@ -65,48 +64,11 @@ class EngineKind:
 def engines() -> list[EngineKind]:
     found = [EngineKind("python", PythonEngine, new_aead)]
     if not native_missing():
-        core = importlib.import_module(f"{NATIVE}._core")
-        found.append(EngineKind("native", importlib.import_module(f"{NATIVE}.engine").NativeEngine, core.Aead))
+        from meshd.forward.engine.native import _core
+        from meshd.forward.engine.native.engine import NativeEngine
+
+        found.append(EngineKind("native", NativeEngine, _core.Aead))
     return found
-
-
-def native_missing() -> str:
-    """Why there is no native engine; "" where there is."""
-    if importlib.util.find_spec(NATIVE) is None:
-        return "not part of this version"
-    return str(importlib.import_module(NATIVE).native_missing())
-
-
-class Upcalls:
-    """Everything captured is for the one peer, everything received is local."""
-
-    def decide_outbound(self, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
-        return Verdict(FIRST_PEER)
-
-    def decide_inbound(self, peer: SlotId, segment: SegmentId, source: Mac, destination: Mac, now: float) -> Verdict:
-        return Verdict(LOCAL)
-
-    def flood_children(self, origin: ShortId, now: float) -> Sequence[SlotId] | None:
-        return None
-
-    def group_members(self, segment: SegmentId, group: Mac, now: float) -> Sequence[SlotId] | None:
-        return None
-
-    def inspect(self, segment: SegmentId, frame: memoryview, now: float) -> Inspected:
-        return Inspected()
-
-    def session_wanted(self, peer: SlotId, now: float) -> None: ...
-
-    def key_confirmed(self, index: int, now: float) -> None: ...
-
-    def receive_handshake(self, data: memoryview, source: Address, now: float) -> None: ...
-
-    def receive_control(
-        self, peer: SlotId, index: int, counter: int, body: memoryview, source: Address, now: float, *, newest: bool
-    ) -> None: ...
-
-    def relay_next(self, destination: ShortId, now: float) -> SlotId | None:
-        return None
 
 
 class Frames:
@@ -171,7 +133,8 @@ def super_frame(payload: int, size: int) -> bytes:
 
 
 def engine(kind: EngineKind, frames: Frames, port: Port, origin: int) -> Engine:
-    made: Engine = kind.make(frames, [port], Upcalls(), origin=ShortId(bytes([origin]) * 8), boot=1, clock=lambda: 0.0)
+    own = ShortId(bytes([origin]) * 8)
+    made: Engine = kind.make(frames, [port], OnePeer(own), origin=own, boot=1, clock=lambda: 0.0)
     made.set_path(FIRST_PEER, REMOTE, DATAGRAM)
     return made
 

@@ -107,7 +107,9 @@ def titles_table(titles: Mapping[str, str]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns as wide as they need to be, the first ones to the left."""
+    """Columns as wide as they need to be, the first ones to the left; "" without rows."""
+    if not rows:
+        return ""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

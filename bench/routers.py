@@ -14,7 +14,7 @@ from meshd.config import Paths
 from meshd.control.client import ControlClient
 from meshd.errors import UserError
 
-__all__ = ["MESHD", "Router"]
+__all__ = ["Router"]
 
 LIVING_STATES = ("idle", "alive", "suspect")
 MESHD = str(Path(sys.executable).with_name("meshd"))
@@ -62,7 +62,11 @@ class Router:
         self.meshd("attach", *addresses, f"netns:{space}")
 
     def pids(self) -> list[int]:
-        return [int(self.paths.pid_file.read_text())]
+        """Raises BenchError."""
+        try:
+            return [int(self.paths.pid_file.read_text())]
+        except (OSError, ValueError):
+            raise BenchError(f"the router of host{self.number + 1} is not running") from None
 
     # what `meshd status --json` says
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -27,12 +28,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-__all__ = ["COMMAND_SECONDS", "UNDERLAY_DEVICE", "UNDERLAY_MTU", "BenchError", "Lab", "interruptible", "run"]
+__all__ = [
+    "COMMAND_SECONDS",
+    "READY_SECONDS",
+    "UNDERLAY_DEVICE",
+    "BenchError",
+    "Lab",
+    "interruptible",
+    "next_line",
+    "run",
+    "wait_until",
+]
 
 UNDERLAY_DEVICE = "u0"
-UNDERLAY_MTU = 1500
 NETNS = Path("/run/netns")
 COMMAND_SECONDS = 60.0
+READY_SECONDS = 15.0
 END_SECONDS = 2.0
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The switch set of `ethtool -K`: a plain NIC without segmentation; checksums stay offloaded, as every NIC can.
@@ -43,17 +54,39 @@ class BenchError(Exception):
     """Something could not be set up or measured; the text is for the user."""
 
 
-def run(*arguments: str, timeout: float = COMMAND_SECONDS, env: dict[str, str] | None = None) -> str:
-    """Run a command to its end and return what it printed. Raises BenchError."""
+def run(
+    *arguments: str, timeout: float = COMMAND_SECONDS, env: dict[str, str] | None = None, check: bool = True
+) -> str:
+    """Run a command to its end and return what it printed. Raises BenchError, with the last line of what it said was wrong;
+    `check` off: not for its status."""
     try:
         done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=timeout, env=env)
     except FileNotFoundError:
         raise BenchError(f"no command {arguments[0]} here: `make setup-test` brings it") from None
     except subprocess.TimeoutExpired:
         raise BenchError(f"no end after {timeout:.0f} s: {' '.join(arguments)}") from None
-    if done.returncode:
-        raise BenchError(f"{' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip() or done.returncode}")
+    if check and done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or str(done.returncode)).splitlines()[-1]
+        raise BenchError(f"{' '.join(arguments)}: {said}")
     return done.stdout
+
+
+def wait_until(holds: Callable[[], bool], text: str, seconds: float = READY_SECONDS) -> None:
+    """Raises BenchError with this text after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise BenchError(f"{text} within {seconds:g} s")
+        time.sleep(0.02)
+
+
+def next_line(process: subprocess.Popen[bytes], text: str, seconds: float = COMMAND_SECONDS) -> str:
+    """The next line of a process that was spawned with pipes. Raises BenchError with this text where none comes."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], seconds)
+    if not (line := process.stdout.readline() if ready else b""):
+        raise BenchError(text)
+    return line.decode()
 
 
 @contextlib.contextmanager
@@ -88,8 +121,9 @@ class Lab:
     def __enter__(self) -> Self:
         if os.geteuid():
             raise BenchError("network namespaces need root: use make, or sudo")
-        self.folder = Path(tempfile.mkdtemp(prefix=self.prefix))
         try:
+            with _held_back():
+                self.folder = Path(tempfile.mkdtemp(prefix=self.prefix))
             self._build()
         except BaseException:
             self._clean()
@@ -112,7 +146,8 @@ class Lab:
                 for space in reversed(self._spaces):
                     subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
                 self._spaces.clear()
-                shutil.rmtree(self.folder, ignore_errors=True)
+                if self.folder != Path():
+                    shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end_processes(self) -> None:
         """Whatever lives in our namespaces was started from here: ask, wait, kill."""
@@ -186,8 +221,8 @@ class Lab:
     def space(self, role: str) -> str:
         """A new namespace; returns its name."""
         name = self.prefix + role
+        self._spaces.append(name)  # first: an interruption must not come between the two
         run("ip", "netns", "add", name)
-        self._spaces.append(name)
         self.ip(name, "link", "set", "lo", "up")
         # Whether bridges meet iptables differs between machines (br_netfilter): off for all, and no IPv6 chatter.
         self.sysctl(name, "net.bridge.bridge-nf-call-iptables=0", "net.ipv6.conf.default.disable_ipv6=1")
@@ -216,8 +251,8 @@ class Lab:
         """Those that this kernel has."""
         run(*enter(space), "sysctl", "-e", "-q", "-w", *settings)
 
-    def run(self, space: str, *arguments: str, timeout: float = COMMAND_SECONDS) -> str:
-        return run(*enter(space), *arguments, timeout=timeout)
+    def run(self, space: str, *arguments: str, timeout: float = COMMAND_SECONDS, check: bool = True) -> str:
+        return run(*enter(space), *arguments, timeout=timeout, check=check)
 
     def spawn(
         self,
@@ -231,6 +266,7 @@ class Lab:
         with open(output or os.devnull, "wb") as file:
             process = subprocess.Popen(
                 [*enter(space), *arguments],
+                bufsize=0,  # what was read is not kept where `next_line` cannot see it
                 stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if pipes else file,
                 stderr=subprocess.DEVNULL,

@@ -7,7 +7,8 @@
 
 The same loss with the same seed forgets the same frames, counted from there, in each direction. Both hosts' devices have
 segmentation and checksum offload off, so what is held is what a wire would carry, and a lost frame is one segment's. CUBIC gets 25
-Mbit/s a stream over 20 ms and 0.1 % of loss; this carries 500 and more, so it is not the bottleneck.
+Mbit/s a stream over 20 ms and 0.1 % of loss; this carries 500 and more, so it is not the bottleneck; where it is one all the same
+and loses more than it was told to, `check_losses` says so.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import math
 import os
 import random
 import select
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.topology import UNDERLAY_DEVICE, BenchError, Lab
+from bench.topology import UNDERLAY_DEVICE, BenchError, Lab, next_line
 
-__all__ = ["Direction", "WanLab"]
+__all__ = ["Direction", "WanLab", "Way", "check_losses"]
 
 ETH_P_ALL = 3
 SOL_PACKET = 263
@@ -37,8 +40,10 @@ BATCH = 64  # frames of one direction before the other has its turn
 MAX_FRAME = 65536
 MAX_HELD = 20_000  # frames a direction: two bandwidth-delay products of 10 Gbit/s at 10 ms would be more, and none is meant here
 ONE_WAY = 0.010
+ANSWER_SECONDS = 10.0
 DEVICES = ("p1", "p2")
 WIRE_LIKE = ("tso", "gso", "gro", "tx", "rx")
+DEVIATIONS = 5.0  # that a number of lost frames may be off
 
 
 @dataclass(slots=True)
@@ -91,16 +96,32 @@ class WanLab(Lab):
         self._relay = self.spawn(switch, *program, env=env, pipes=True)
         self.impair(0.0, 0)
 
-    def impair(self, loss: float, seed: int) -> None:
-        """Forget this share of frames from now on, each way, as the seed says."""
-        stdin, stdout = self._relay.stdin, self._relay.stdout
+    def impair(self, loss: float, seed: int) -> tuple[Way, Way]:
+        """Forget this share of frames from now on, each way, as the seed says; returns what passed before. Raises BenchError."""
+        stdin = self._relay.stdin
         assert stdin is not None
-        assert stdout is not None
         with contextlib.suppress(BrokenPipeError):
             stdin.write(f"{loss} {seed}\n".encode())
-            stdin.flush()
-        if not stdout.readline():
-            raise BenchError("the relay that delays (bench.wan) has ended")
+        there, back = json.loads(next_line(self._relay, "the relay that delays (bench.wan) has ended", ANSWER_SECONDS))
+        return Way(**there), Way(**back)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Frames of one direction."""
+
+    carried: int
+    lost: int
+
+
+def check_losses(ways: Iterable[Way], loss: float) -> None:
+    """Raises BenchError where another share was lost than was asked for: the relay was the bottleneck, or did not listen."""
+    for way in ways:
+        total = way.carried + way.lost
+        if not total:
+            raise BenchError("nothing passed the relay that delays")
+        if abs(way.lost - loss * total) > DEVIATIONS * math.sqrt(loss * total) + 1:
+            raise BenchError(f"the relay that delays lost {way.lost} of {total} frames instead of {loss:.1%}")
 
 
 def _open(device: str) -> socket.socket:

@@ -16,7 +16,8 @@ import pytest
 from bench import busy, contenders, demo, measure, micro, micro_engines, targets
 from bench.__main__ import Outcome, chosen, chosen_measures, write
 from bench.__main__ import bench as run_bench
-from bench.contender import End, cpu_seconds, rss_mib, wait_until
+from bench.contender import Contender, End, cpu_seconds, rss_mib
+from bench.engine_loop import main as engine_loop
 from bench.measure import Plan, bisect, percentile, search
 from bench.measures import MEASURES, Round, steps
 from bench.meshing import full_mesh
@@ -25,8 +26,8 @@ from bench.relaying import Trio
 from bench.results import FIGURES, Samples, figures_table, ratios, table, titles_table
 from bench.routers import Router
 from bench.targets import ENGINES, TARGETS, Target, judge, targets_table
-from bench.topology import BenchError, Lab, interruptible, run
-from bench.wan import WanLab
+from bench.topology import BenchError, Lab, interruptible, next_line, run, wait_until
+from bench.wan import WanLab, Way, check_losses
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,6 +88,11 @@ def test_percentile_is_the_nearest_rank() -> None:
     assert percentile(values, 0.99) == 99
     assert percentile(values, 0.5) == 50
     assert percentile([7.0], 0.99) == 7
+    assert percentile([5.0, 1.0, 4.0, 2.0, 3.0], 0.5) == 3
+    assert percentile([3.0, 1.0, 2.0], 0.34) == 2
+    assert percentile(values, 0.07) == 7
+    assert percentile(values[:50], 0.99) == 100
+    assert percentile(values, 0.0) == 1
 
 
 def verdict(found: Samples, target: Target, engine: str = "meshd-python") -> tuple[float | None, bool | None]:
@@ -112,6 +118,17 @@ def test_target_may_be_an_upper_limit() -> None:
     assert verdict(samples(rss_mib=80.0), target) == (80.0, True)
     assert verdict(samples(rss_mib=80.1), target) == (80.1, False)
     assert verdict(samples(rss_mib=60.5), target, "meshd-native") == (60.5, False)
+
+
+def test_nothing_may_be_wanted_of_an_engine() -> None:
+    target = Target(figure="relay_share", title="", least=(0.4, None))
+    assert verdict(samples(relay_share=0.39), target, "meshd-native") == (0.39, False)
+    assert verdict(samples(relay_share=0.39), target) == (0.39, None)
+    row = next(line for line in targets_table(samples(relay_share=0.39)).splitlines() if "relay" in line)
+    assert row.split()[-4:] == ["0.39", "missed", "–", "0.39"]
+    assert [(one["engine"], one["met"]) for one in targets.as_json(samples(relay_share=0.4))] == [
+        ("meshd-native", True)
+    ]
 
 
 def test_one_odd_round_moves_the_spread_and_not_the_median() -> None:
@@ -149,6 +166,7 @@ def test_what_was_not_measured_is_said_to_be_so() -> None:
 
 def test_columns_of_a_table_are_aligned() -> None:
     assert table([["", "one"], ["long name", "1"]]).splitlines() == ["           one", "long name    1"]
+    assert table([]) == titles_table({}) == ""
     assert titles_table({"plain": "no overlay", "a": "b"}).splitlines() == ["plain  no overlay", "a      b"]
 
 
@@ -172,11 +190,10 @@ def test_a_contender_without_its_command_or_engine_says_what_is_missing(monkeypa
     assert contenders.CONTENDERS["tinc"].missing() == "no command tincd here (make bench-peers installs it)"
     assert contenders.CONTENDERS["plain"].missing() == ""
     assert contenders.MeshdPython.missing() == ""
-    monkeypatch.setattr(contenders, "_without_native", lambda: "not built")
-    assert contenders.MeshdNative.missing() == "no native engine: not built"
-    monkeypatch.setattr(contenders, "_without_native", lambda: "")
-    monkeypatch.setattr(contenders, "_launch_help", lambda: "--engine native")
-    assert contenders.MeshdThread.missing() == "`meshd launch` has no --pump"
+    monkeypatch.setattr(contenders, "native_missing", lambda: "not built")
+    assert contenders.MeshdNative.missing() == contenders.MeshdThread.missing() == "no native engine: not built"
+    monkeypatch.setattr(contenders, "native_missing", lambda: "")
+    assert contenders.MeshdNative.missing() == contenders.MeshdThread.missing() == ""
 
 
 def test_results_are_written_with_what_they_were_made_on(tmp_path: Path) -> None:
@@ -196,6 +213,92 @@ def test_cpu_time_and_memory_of_a_process_that_is_known() -> None:
     assert cpu_seconds([os.getpid(), os.getpid()]) >= 2 * before
     assert 5 < rss_mib([os.getpid()]) < 2000
     assert cpu_seconds([]) == 0
+
+
+def test_a_process_that_has_ended_is_one_clear_line() -> None:
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # nobody has waited for it yet
+    for _ in range(2):
+        for figure in (cpu_seconds, rss_mib):
+            with pytest.raises(BenchError, match=f"^the router with process id {process.pid} has ended$"):
+                figure([process.pid])
+        process.wait()
+
+
+class Ending(contenders.Plain):
+    """Its router ends while it is measured."""
+
+    def pids(self) -> list[int]:
+        if not hasattr(self, "process"):
+            self.process = subprocess.Popen(["sleep", "1000"])
+        return [self.process.pid]
+
+
+def test_a_router_that_ends_while_it_is_measured_is_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    contender = Ending(Lab())
+    contender.ends = End("near", "10.0.0.1"), End("far", "10.0.0.2")
+
+    def ping(self: Lab, space: str, *arguments: str) -> str:
+        contender.process.kill()
+        contender.process.wait()
+        raise BenchError("no answer")
+
+    monkeypatch.setattr(Lab, "run", ping)
+    with pytest.raises(BenchError, match=r"^the router with process id \d+ has ended$"):
+        measure.ping(contender, 10, 0.01)
+    absent = Router(Lab(), 1)
+    with pytest.raises(BenchError, match=r"^the router of host2 is not running$"):
+        absent.pids()
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        ("", "iperf3 printed no result but ''"),
+        ('{"error": "no route"}', "iperf3 -t 1: no route"),
+        ('{"end": {}}', "iperf3 -t 1: no result"),
+        (
+            '{"end": {"sum_received": {"seconds": 0, "bytes": 0, "bits_per_second": 0}}}',
+            "iperf3 -t 1: nothing was sent",
+        ),
+    ],
+)
+def test_a_transfer_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, printed: str, said: str) -> None:
+    monkeypatch.setattr(Lab, "spawn", lambda self, *_: subprocess.Popen(["sleep", "1000"]))
+    monkeypatch.setattr(Lab, "run", lambda self, space, *command, **_: ":5201" if command[0] == "ss" else printed)
+    with pytest.raises(BenchError) as error:
+        measure.transfer(Lab(), "near", End("far", "10.0.0.2"), "-t", "1")
+    assert str(error.value) == said
+
+
+def test_a_line_is_not_waited_for_for_ever() -> None:
+    with subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE, bufsize=0) as process:
+        with pytest.raises(BenchError, match="it says nothing"):
+            next_line(process, "it says nothing", 0.01)
+        process.kill()
+        with pytest.raises(BenchError, match="it has ended"):
+            next_line(process, "it has ended")
+
+
+@pytest.mark.parametrize(
+    ("carried", "lost", "loss", "said"),
+    [
+        (9900, 100, 0.01, ""),
+        (9860, 140, 0.01, ""),
+        (9840, 160, 0.01, "lost 160 of 10000 frames instead of 1.0%"),
+        (10000, 40, 0.01, "lost 40 of 10040"),
+        (10000, 0, 0.0, ""),
+        (10000, 2, 0.0, "lost 2 of 10002"),
+        (0, 0, 0.01, "nothing passed"),
+    ],
+)
+def test_another_loss_than_was_asked_for_is_said(carried: int, lost: int, loss: float, said: str) -> None:
+    ways = [Way(9900, 100) if loss else Way(10, 0), Way(carried, lost)]
+    if not said:
+        return check_losses(ways, loss)
+    with pytest.raises(BenchError, match=said):
+        check_losses(ways, loss)
+    return None
 
 
 @pytest.mark.parametrize("kind", micro_engines.engines(), ids=lambda kind: str(kind.name))
@@ -239,6 +342,9 @@ def test_command_that_fails_says_why() -> None:
         run("no-such-command")
     with pytest.raises(BenchError, match=r"ls: .*nothing-here"):
         run("ls", "/nothing-here")
+    with pytest.raises(BenchError, match=r"^sh -c .*: the last$"):
+        run("sh", "-c", "echo the first >&2; echo the last >&2; exit 1")
+    assert run("sh", "-c", "echo said; exit 1", check=False) == "said\n"
     with pytest.raises(BenchError, match="no end after 0 s: sleep 9"):
         run("sleep", "9", timeout=0.01)
 
@@ -279,12 +385,29 @@ def test_failure_and_interruption_leave_nothing(monkeypatch: pytest.MonkeyPatch)
         os.kill(os.getpid(), signal.SIGINT)
     assert order == ["2 spaces still there"]
     assert namespaces(lab.prefix) == []
+    _interrupted_right_after_a_namespace_was_made()
     monkeypatch.setattr(Lab, "join", lambda self, device: run("false"))
     broken = Lab(2, tag="t")
     with pytest.raises(BenchError, match="false"), broken:
         pass
     assert namespaces(broken.prefix) == []
     assert not broken.folder.exists()
+
+
+def _interrupted_right_after_a_namespace_was_made() -> None:
+    def interrupted(*arguments: str) -> str:
+        answer = run(*arguments)
+        if "netns" in arguments:
+            raise KeyboardInterrupt
+        return answer
+
+    lab = Lab(2, tag="t")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.topology.run", interrupted)
+        with pytest.raises(KeyboardInterrupt), lab:
+            pass
+    assert namespaces(lab.prefix) == []
+    assert not lab.folder.exists()
 
 
 @pytest.mark.netns
@@ -308,10 +431,13 @@ def test_contenders_join_their_containers_and_are_measured() -> None:
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("name", [kind.name for kind in PEERS if not kind.missing()])
-def test_every_peer_that_is_installed_joins_two_containers(name: str) -> None:
+@pytest.mark.parametrize("kind", PEERS, ids=lambda kind: str(kind.name))
+def test_every_peer_joins_two_containers_or_says_what_is_missing(kind: type[Contender]) -> None:
+    if missing := kind.missing():
+        assert missing in {f"no command {command} here (make bench-peers installs it)" for command in kind.commands}
+        return
     with Lab(2, tag="t") as lab:
-        contender = contenders.CONTENDERS[name](lab)
+        contender = kind(lab)
         contender.start()
         assert len(contender.pids()) == 2
         assert 1280 <= contender.mtu() <= 1500
@@ -364,7 +490,7 @@ def test_transfers_over_a_long_path_lose_what_they_are_told_to() -> None:
         bare.start()
         one = Round(number=1, plan=SHORT, measures=["wan"], samples=found, contenders=[], far=[bare])
         for step in steps(one):
-            step.run()
+            step.run()  # which checks how much was lost
     assert (found.median("bare", "wan_1") or 0) > 0
     assert (found.median("bare", "wan_01") or 0) > 0
 
@@ -397,10 +523,14 @@ def test_a_long_path_delays_and_forgets_what_it_is_told_to() -> None:
         bare = contenders.Bare(lab)
         bare.start()
         assert measure.ping(bare, 5, 0.01)["p50"] >= 20_000
-        lab.impair(1.0, 1)
+        before = lab.impair(1.0, 1)
+        assert all(way.carried >= 5 and not way.lost for way in before)
         assert not bare.answers()
-        lab.impair(0.0, 1)
+        cut = lab.impair(0.0, 1)
+        assert [way.carried for way in cut] == [0, 0]
+        assert cut[0].lost > 0
         assert bare.answers()
+        assert all(way.carried and not way.lost for way in lab.impair(0.0, 1))
 
 
 @pytest.mark.netns
@@ -426,6 +556,19 @@ def test_a_mesh_that_does_not_come_about_is_reported(monkeypatch: pytest.MonkeyP
             full_mesh(lab, [Router(lab, 0)], spaces)
         with pytest.raises(BenchError, match="meshd is not running"):
             Router(lab, 0).established()
+
+
+@pytest.mark.netns
+def test_an_engine_without_a_node_is_measured_beside_vxlan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    profile = tmp_path / "profile"
+    monkeypatch.setattr("sys.argv", ["engine_loop", "--rounds", "1", "--seconds", "1", "--profile", str(profile)])
+    assert engine_loop() == 0
+    shown = capsys.readouterr().out
+    assert "TCP 1 stream / kernel VXLAN: 0." in shown
+    assert "host 1: drops {" in shown
+    assert [Path(f"{profile}.{number}").exists() for number in (0, 1)] == [True, True]
 
 
 @pytest.mark.netns

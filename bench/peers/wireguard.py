@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bench.contender import Contender, End, subnet, wait_until
-from bench.topology import run
+from bench.contender import Contender, End, subnet
+from bench.topology import run, wait_until
 
 __all__ = ["WireGuardGo"]
 

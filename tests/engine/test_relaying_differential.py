@@ -318,6 +318,8 @@ def test_pinned_in_c(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     side.receive()
     source = Relayed(ShortId(bytes.fromhex(vectors["source_id"])))
     inner = bytes.fromhex(pinned["inner"])
-    sealed = inner[0] == 0x14  # for an index that this host does not have: who was asked for it shows that it was opened
+    sealed = (
+        inner[0] == 0x14
+    )  # for an index that this host does not have: who was asked for it shows that it was opened
     assert side.upcalls.handshakes == [(greeting, source)] + ([] if sealed else [(inner, source)])
     assert side.drops == {"bad_tag": 1, "replayed": 1} | ({"unknown_index": 1} if sealed else {})

@@ -168,7 +168,6 @@ CONNECT = [b'{"peers": ["host2", "10.0.0.2:6783"], "replace": true}', b'{"peers"
 IDENTITIES = vectors("keys", "initiator")
 KEY_TEXTS = [b"mk1-" + b"a" * 88, *(MeshKey.generate(Random(n).randbytes).to_text().encode() for n in range(3))]
 DATAGRAMS = vectors("datagram") + vectors("crypto_handshake") + vectors("relay") + vectors("cookie")
-HANDSHAKES = vectors("crypto_handshake", "ik", "datagrams") + vectors("crypto_handshake", "xx", "datagrams")
 VALUES = vectors("gossip", "values")
 MESSAGES = vectors("gossip", "messages")
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.engine_topology import Topology, topology
+from bench.engine_alone import EngineAlone
+from bench.topology import Lab, enter
 
 MEGABYTES = 50
 RECEIVE = """
@@ -54,17 +55,21 @@ CASES = [(engine, offloads) for engine in ("native", "python") for offloads in (
 @pytest.fixture(
     scope="module", params=CASES, ids=[f"{name}, {'' if offloads else 'no '}offloads" for name, offloads in CASES]
 )
-def mesh(request: pytest.FixtureRequest) -> Iterator[Topology]:
+def mesh(request: pytest.FixtureRequest) -> Iterator[EngineAlone]:
     engine, offloads = request.param
-    with topology("--engine", engine, offloads=offloads, vxlan=False) as made:
+    with Lab(2, tag="t") as lab:
+        made = EngineAlone(lab, "--engine", engine)
+        made.start()
+        if not offloads:
+            lab.set_offloads(False)
         yield made
 
 
-def inside(mesh: Topology, host: int, *arguments: str) -> list[str]:
-    return ["ip", "netns", "exec", mesh.space("c", host), *arguments]
+def inside(mesh: EngineAlone, host: int, *arguments: str) -> list[str]:
+    return [*enter(mesh.ends[host].space), *arguments]
 
 
-def test_ping(mesh: Topology) -> None:
+def test_ping(mesh: EngineAlone) -> None:
     for host, address in ((0, "10.77.1.2"), (1, "10.77.1.1")):
         for size in ("56", "1344"):
             command = inside(mesh, host, "ping", "-c", "3", "-i", "0.01", "-W", "2", "-s", size, address)
@@ -72,7 +77,7 @@ def test_ping(mesh: Topology) -> None:
 
 
 @pytest.mark.parametrize("receiver", [0, 1])
-def test_a_stream_comes_out_as_it_went_in(mesh: Topology, receiver: int) -> None:
+def test_a_stream_comes_out_as_it_went_in(mesh: EngineAlone, receiver: int) -> None:
     address = f"10.77.1.{receiver + 1}"
     command = inside(mesh, receiver, sys.executable, "-c", RECEIVE, address)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -90,7 +95,7 @@ def expected() -> str:
     return hashlib.sha256(random.Random(1).randbytes(MEGABYTES << 20)).hexdigest()
 
 
-def test_datagrams_of_all_sizes_come_back(mesh: Topology) -> None:
+def test_datagrams_of_all_sizes_come_back(mesh: EngineAlone) -> None:
     with subprocess.Popen(
         inside(mesh, 1, sys.executable, "-c", UDP_ECHO, "10.77.1.2"), stdout=subprocess.PIPE, text=True
     ) as server:

@@ -5,6 +5,7 @@ Devices here cut super-packets before they send (`gso_max_segs 1`), so that what
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -19,7 +20,7 @@ from typing import Any, Self
 import pytest
 
 from tests.netns.lab import Container, Host, Lab, Space, until
-from tests.netns.traffic import datagrams_arrive, tcp_arrives_whole
+from tests.netns.traffic import SECONDS, datagrams_arrive, tcp_arrives_whole
 
 ADDRESSES = ("10.32.0.1", "10.32.0.2")
 ADDRESSES6 = ("fd32::1", "fd32::2")
@@ -59,19 +60,29 @@ def limit(lab: Lab, size: int) -> None:
 
 
 class Flow:
-    """A TCP stream that goes on while the `with` block runs; what arrived must be what was sent."""
+    """A TCP stream that goes on while the `with` block runs; what arrived must be what was sent.
+
+    A stream that stands still for SECONDS ends on both sides; then what arrived is not whole.
+    """
 
     def __init__(self, source: Container, sink: Container, address: str) -> None:
         self._stopped = threading.Event()
-        self._listener = sink.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._listener.bind((address, 5100))
-        self._listener.listen(1)
-        self._sender = source.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._sender.connect((address, 5100))
-        self._accepted, _ = self._listener.accept()
+        self._ends = contextlib.ExitStack()
         self.received = 0
         self._sent, self._arrived = hashlib.sha256(), hashlib.sha256()
         self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._receive)]
+        with contextlib.ExitStack() as ends:
+            listener = ends.enter_context(sink.socket(socket.AF_INET, socket.SOCK_STREAM))
+            listener.settimeout(SECONDS)
+            listener.bind((address, 5100))
+            listener.listen(1)
+            self._sender = ends.enter_context(source.socket(socket.AF_INET, socket.SOCK_STREAM))
+            self._sender.settimeout(SECONDS)
+            self._sender.connect((address, 5100))
+            self._accepted, _ = listener.accept()
+            ends.enter_context(self._accepted)
+            self._accepted.settimeout(SECONDS)
+            self._ends = ends.pop_all()
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -82,21 +93,22 @@ class Flow:
         self._stopped.set()
         for thread in self._threads:
             thread.join()
-        for end in (self._listener, self._sender, self._accepted):
-            end.close()
+        self._ends.close()
 
     def _send(self) -> None:
         source = random.Random(1)
-        while not self._stopped.wait(0.02):
-            piece = source.randbytes(100_000)
-            self._sent.update(piece)
-            self._sender.sendall(piece)
-        self._sender.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            while not self._stopped.wait(0.02):
+                piece = source.randbytes(100_000)
+                self._sent.update(piece)
+                self._sender.sendall(piece)
+            self._sender.shutdown(socket.SHUT_WR)
 
     def _receive(self) -> None:
-        while piece := self._accepted.recv(65536):
-            self.received += len(piece)
-            self._arrived.update(piece)
+        with contextlib.suppress(OSError):
+            while piece := self._accepted.recv(65536):
+                self.received += len(piece)
+                self._arrived.update(piece)
 
     def goes_on(self) -> None:
         before = self.received

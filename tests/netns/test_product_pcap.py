@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 
 import pytest
 
@@ -46,12 +47,13 @@ def launch(lab: Lab, capture: str) -> tuple[Host, Host, Container]:
 
 def iperf3(client: Container, server: Container, address: str, *options: str) -> float:
     """Mbit/s that arrived. The server answers one client and ends."""
-    from subprocess import DEVNULL, Popen
-
     with Popen(["nsenter", f"--net={server.path}", "iperf3", "-s", "-1"], stdout=DEVNULL, stderr=DEVNULL) as serving:
-        until(lambda: ":5201" in server.run("ss", "-Htln").out, "iperf3 listens")
-        done = client.run("iperf3", "-c", address, "-n", "20M", "-J", *options)
-        serving.wait(20)
+        try:
+            until(lambda: ":5201" in server.run("ss", "-Htln").out, "iperf3 listens")
+            done = client.run("iperf3", "-c", address, "-n", "20M", "-J", *options)
+            serving.wait(20)
+        finally:
+            serving.kill()
     return float(json.loads(done.out)["end"]["sum_received"]["bits_per_second"]) / 1e6
 
 

@@ -47,11 +47,6 @@ def containers(lab: Lab, capture: Capture) -> list[Container]:
     return containers
 
 
-def session_age(host: Host) -> float:
-    (path,) = host.report()["Paths"]
-    return float(path["SessionAgeS"])
-
-
 def type_1_sent(capture: Capture) -> int:
     """Handshakes begun by either side over UDP: what a change of keys looks like from outside."""
     return sum(payload[:1] == b"\x11" for *_, payload in capture.packets(socket.IPPROTO_UDP))

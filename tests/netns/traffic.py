@@ -16,7 +16,7 @@ from typing import Self
 
 from tests.netns.lab import Space, until
 
-__all__ = ["Capture", "Stream", "datagrams_arrive", "groups_reach", "tcp_arrives_whole"]
+__all__ = ["SECONDS", "Capture", "Stream", "datagrams_arrive", "groups_reach", "tcp_arrives_whole"]
 
 SECONDS = 20.0
 _ETH_P_ALL = 0x0003

@@ -52,9 +52,6 @@ class Wire:
     def endpoint(host: SimHost) -> Endpoint:
         return Endpoint(host.address, DEFAULT_PORT)
 
-    def host_at(self, endpoint: Endpoint) -> SimHost:
-        return next(host for host in self.mesh.hosts if host.address == endpoint.host)
-
     def of_type(self, kind: MessageType) -> list[Recorded]:
         return [record for record in self.recorded if record[2][0] & 15 == kind]
 
