@@ -45,6 +45,9 @@ def _pairs(pairs: list[tuple[object, object]]) -> dict[object, object]:
     return mapping
 
 
+_TO_CHECK = frozenset((float, tuple, dict))  # as they come out of the decoder; nothing else needs a look
+
+
 def _check(value: object, depth: int) -> None:
     """Refuse NaN and deep nests anywhere, so that no later user of a decoded value has to think of them."""
     if isinstance(value, float):
@@ -54,10 +57,12 @@ def _check(value: object, depth: int) -> None:
         if depth == 0:
             raise DecodeError("nested too deep")
         for item in value:
-            _check(item, depth - 1)
+            if type(item) in _TO_CHECK:
+                _check(item, depth - 1)
         if isinstance(value, dict):
             for item in value.values():
-                _check(item, depth - 1)
+                if type(item) in _TO_CHECK:
+                    _check(item, depth - 1)
 
 
 def unpack(data: bytes, *, max_bytes: int) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
+from meshd.budget import TokenBucket
 from meshd.crypto.identity import Signer, Verifier
 from meshd.drops import DropCounters, DropReason
 from meshd.gossip.antientropy import compare, digest_messages
@@ -26,7 +27,17 @@ from meshd.gossip.records import Batch, record_size
 from meshd.gossip.store import Store, StoreEvent
 from meshd.ids import HostId, LinkId, ShortId, short_id
 
-__all__ = ["COMPARE_INTERVAL", "LINK_BACKLOG", "MAX_INBOX", "SLICE", "Gossip"]
+__all__ = [
+    "COMPARE_INTERVAL",
+    "DIGEST_BURST",
+    "DIGEST_RATE",
+    "LINK_BACKLOG",
+    "MAX_INBOX",
+    "ROOT_BURST",
+    "ROOT_RATE",
+    "SLICE",
+    "Gossip",
+]
 
 COMPARE_INTERVAL = 10.0  # ± 20 %
 LINK_BACKLOG = 64 * 1024  # bytes that may wait in a link's socket; beyond, its outbox merges
@@ -36,6 +47,11 @@ WANT_PAUSE = (
     1.0  # the same log is asked for once in this time, of whomever: with many neighbours a gap shows many times
 )
 _MAX_WANTED = 4096
+# Of one link: both look at all logs. An honest neighbour asks every 10 s at most, and a digest of 4096 logs has 16 parts.
+ROOT_RATE = 1.0
+ROOT_BURST = 8.0
+DIGEST_RATE = 4.0
+DIGEST_BURST = 64.0
 
 
 @dataclass(slots=True)
@@ -43,6 +59,8 @@ class _Neighbour:
     host: HostId
     hello: Hello | None
     outbox: Outbox = field(default_factory=Outbox)
+    roots: TokenBucket = field(default_factory=lambda: TokenBucket(ROOT_RATE, ROOT_BURST))
+    digests: TokenBucket = field(default_factory=lambda: TokenBucket(DIGEST_RATE, DIGEST_BURST))
 
 
 class Gossip:
@@ -129,6 +147,10 @@ class Gossip:
             case Hello() | Records():
                 self._enqueue(link, message.batches)
                 self._work(now)
+            case Root() if not neighbour.roots.take(now):
+                self._drops.add(DropReason.RATE_LIMITED)
+            case DigestMessage() if not neighbour.digests.take(now):
+                self._drops.add(DropReason.RATE_LIMITED)
             case Root():
                 if message.root_hash != self.store.root_hash():
                     neighbour.outbox.say_digests(digest_messages(self.store))
@@ -147,7 +169,7 @@ class Gossip:
 
     @property
     def busy(self) -> bool:
-        """True while received batches wait: the shell then reads no further from its links."""
+        """True while received batches wait for their turn."""
         return bool(self._inbox)
 
     def _work(self, now: float) -> None:

@@ -15,6 +15,7 @@ that all hosts still agree.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2s
 
@@ -112,7 +113,8 @@ class Store:
         self._by_short: dict[ShortId, HostId] = {short_id(self.me): self.me}
         self._changed: dict[tuple[HostId, bytes], tuple[bytes | None, bytes | None]] = {}  # bounded by the keys held
         self._ahead: deque[int] = deque(maxlen=1)
-        self._root: bytes | None = None
+        self._root: bytes | None = None  # as long as nothing changes
+        self._digests: list[Digest] | None = None
 
     # what is here
 
@@ -138,13 +140,15 @@ class Store:
             self._root = digest.digest()
         return self._root
 
-    def digests(self) -> list[Digest]:
+    def digests(self) -> Sequence[Digest]:
         """Of all logs, in order of short ids."""
-        return [
-            Digest(short, log.epoch, log.known, log.set_hash)
-            for short, log in sorted((short_id(origin), log) for origin, log in self.logs.items())
-            if log.highest
-        ]
+        if self._digests is None:
+            self._digests = [
+                Digest(short, log.epoch, log.known, log.set_hash)
+                for short, log in sorted((short_id(origin), log) for origin, log in self.logs.items())
+                if log.highest
+            ]
+        return self._digests
 
     def delta(self, origin: HostId, start: int, *, snapshot: bool, max_bytes: int) -> Batch | None:
         """The oldest live records beyond `start`, as many as fit, None if there are none. `snapshot`: see `gossip.outbox`."""
@@ -258,7 +262,7 @@ class Store:
         old = log.put(record)
         self._raise_floor(log, floor, record, batch)
         self.total_size += log.size - size
-        self._root = None
+        self._root = self._digests = None
         self._note(log.origin, record.key, None if old is None else old.value, record.value)
         return True
 
@@ -323,7 +327,7 @@ class Store:
                 log.doubtful[record.key] = record.seq
         log.covered = max(log.covered, last)
         size = log.size
-        self._root = None
+        self._root = self._digests = None
         log.raise_floor(floor, batch.floor)
         if batch.complete:
             for key, seq in log.doubtful.items():
@@ -365,7 +369,7 @@ class Store:
 
     def own_changed(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
         """The writer changed the own log."""
-        self._root = None
+        self._root = self._digests = None
         self._note(self.me, key, old, new)
 
     def _note(self, origin: HostId, key: bytes, old: bytes | None, new: bytes | None) -> None:

@@ -3,6 +3,8 @@
 `apply` takes one change of the gossip store and keeps the tables equal to the records; what followed comes back as `Applied`. A
 value that does not decode is counted (BAD_RECORD) and means nothing here; the record itself is still passed on by the store. Of
 this host's own records only `host` and `links` go through here: its claims were set when they were made.
+
+A claim that changes is compared with what it said before, which is kept decoded (`_claimed`): records may come fast.
 """
 
 from __future__ import annotations
@@ -17,10 +19,25 @@ from meshd.forward.fdb import ClaimKind, Fdb
 from meshd.forward.groups import GroupTable, Wanted
 from meshd.gossip.store import Changed
 from meshd.gossip.topology import Topology
-from meshd.gossip.values import AttachmentValue, GroupsValue, HostValue, LearnedValue, LinksValue, Value, decode_value
+from meshd.gossip.values import (
+    HOST_KEY,
+    LINKS_KEY,
+    AttachmentValue,
+    GroupsValue,
+    HostValue,
+    LearnedValue,
+    LinksValue,
+    Value,
+    decode_value,
+    groups_key,
+)
 from meshd.ids import HostId, Mac, SegmentId, ShortId, format_mac, host_name, peer_label, short_id
 
 __all__ = ["Applied", "Directory"]
+
+_Claim = AttachmentValue | LearnedValue
+_OWN = (HOST_KEY, LINKS_KEY)
+_GROUPS = groups_key(SegmentId(0))
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -45,6 +62,9 @@ class Directory:
         self.topology = Topology(short_id(self_id))
         self.hosts: dict[HostId, HostValue] = {}
         self.attachments: dict[tuple[HostId, str], AttachmentValue] = {}  # by container id
+        self._claimed: dict[
+            tuple[HostId, bytes], _Claim
+        ] = {}  # of others, by key; one for each record in the store at most
         self._by_static: dict[bytes, set[HostId]] = {}
         self._by_short: dict[ShortId, HostId] = {short_id(self_id): self_id}
 
@@ -92,36 +112,38 @@ class Directory:
     # ── changes
 
     def apply(self, change: Changed, now: float) -> Applied:
-        old, new = (
-            self._decode(change.key, change.old, DropCounters()),
-            self._decode(change.key, change.new, self._drops),
-        )
-        match new if new is not None else old:
-            case HostValue():
-                return self._host(change.origin, new if isinstance(new, HostValue) else None)
-            case LinksValue():
-                links = new if isinstance(new, LinksValue) else None
-                return Applied(topology=self.topology.set_links(short_id(change.origin), links))
-            case AttachmentValue() | LearnedValue() if change.origin != self._self:
-                return Applied(owners=self._claims(change.origin, old, new, now))
-            case GroupsValue(segment=0) if change.origin != self._self:
-                groups = new if isinstance(new, GroupsValue) else None
-                wanted = Wanted(everything=groups.everything, groups=frozenset(groups.groups)) if groups else None
-                return Applied(groups=self.groups.set_wanted(change.origin, wanted))
-        return Applied()
+        origin, key = change.origin, change.key
+        if origin == self._self and key not in _OWN:
+            return Applied()
+        value = self._decode(key, change.new)
+        if key == HOST_KEY:
+            return self._host(origin, value if isinstance(value, HostValue) else None)
+        if key == LINKS_KEY:
+            links = value if isinstance(value, LinksValue) else None
+            return Applied(topology=self.topology.set_links(short_id(origin), links))
+        if key == _GROUPS:
+            groups = value if isinstance(value, GroupsValue) else None
+            wanted = Wanted(everything=groups.everything, groups=frozenset(groups.groups)) if groups else None
+            return Applied(groups=self.groups.set_wanted(origin, wanted))
+        old = self._claimed.pop((origin, key), None)
+        new = value if isinstance(value, _Claim) else None
+        if new is not None:
+            self._claimed[origin, key] = new
+        return Applied(owners=self._claims(origin, old, new, now)) if old is not new else Applied()
 
-    @staticmethod
-    def _decode(key: bytes, value: bytes | None, drops: DropCounters) -> Value | None:
+    def _decode(self, key: bytes, value: bytes | None) -> Value | None:
         if value is None:
             return None
         try:
             return decode_value(key, value)
         except DecodeError:
-            drops.add(DropReason.BAD_RECORD)
+            self._drops.add(DropReason.BAD_RECORD)
             return None
 
     def _host(self, host: HostId, value: HostValue | None) -> Applied:
         before = self.hosts.pop(host, None)
+        if before is None and value is None:
+            return Applied()
         if before is not None:
             holders = self._by_static[before.x25519]
             holders.discard(host)
@@ -135,7 +157,7 @@ class Directory:
             self._by_short[short_id(host)] = host
         return Applied(host=host)
 
-    def _claims(self, host: HostId, old: Value | None, new: Value | None, now: float) -> tuple[Mac, ...]:
+    def _claims(self, host: HostId, old: _Claim | None, new: _Claim | None, now: float) -> tuple[Mac, ...]:
         if isinstance(old, AttachmentValue):
             self.attachments.pop((host, old.container_id), None)
         if isinstance(new, AttachmentValue):
@@ -146,7 +168,7 @@ class Directory:
         after = [self.fdb.lookup(segment, mac) for segment, mac in touched]
         return tuple(mac for (_, mac), was, now_is in zip(touched, before, after, strict=True) if was != now_is)
 
-    def set_claims(self, host: HostId, old: Value | None, new: Value | None, now: float) -> None:
+    def set_claims(self, host: HostId, old: _Claim | None, new: _Claim | None, now: float) -> None:
         """What `new` claims is set before what only `old` claimed goes: a MAC that stays must not seem to move."""
         if isinstance(new, AttachmentValue):
             self._set_attachment(host, new, now)
@@ -179,7 +201,7 @@ class Directory:
                 self.addresses.drop_holder(host, old.segment, ip, old.container_id)
 
 
-def _macs(value: Value | None) -> tuple[tuple[SegmentId, Mac], ...]:
+def _macs(value: _Claim | None) -> tuple[tuple[SegmentId, Mac], ...]:
     match value:
         case AttachmentValue():
             return tuple((value.segment, mac) for mac in value.macs)

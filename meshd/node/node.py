@@ -51,6 +51,9 @@ LATE_S = 1.0  # a timer later than this: the process or the machine stood still,
 SWEEP_S = 60.0  # learned MACs are aged, frozen ones thawed
 REROUTE_S = 0.1  # at most so often after a change far away; one's own lost edge counts at once
 DRAIN_S = 0.05  # a link whose socket was full is asked again
+ALL_PARTS_S = (
+    0.01  # while records wait, everything else has its turn at least so often, and not between any two slices of them
+)
 MAX_VOIDED_SINGLY = 64  # MACs; a larger change voids all flows at once
 
 
@@ -89,6 +92,7 @@ class Node:
         self._sweep_at = now + SWEEP_S
         self._reroute_at: float | None = None
         self._drain_at: float | None = None
+        self._all_parts_at = now
         self.directory = Directory(self.host_id, self.drops)
         self.reach = Reach()
         self.routes = Routes(self.directory)
@@ -279,6 +283,8 @@ class Node:
         return bool(self._upcalls.noted)
 
     def next_deadline(self, now: float) -> float:
+        if self.gossip.busy:
+            return now
         deadlines = (
             now if self._upcalls.noted else None,
             self.peers.next_deadline(),
@@ -296,6 +302,10 @@ class Node:
 
     def handle_timer(self, now: float) -> None:
         self.touched = True
+        if self.gossip.busy and now < self._all_parts_at and not self._upcalls.noted:
+            self._take_records(now)
+            return
+        self._all_parts_at = now + ALL_PARTS_S
         noted = self._upcalls.take_noted()
         for index in noted.confirmed:
             self.peers.sessions.confirm(index, now)
@@ -308,8 +318,7 @@ class Node:
             self._captured(segment, mac, now)
         self.peers.handle_timer(now)
         self.links.handle_timer(now)
-        self.gossip.handle_timer(now)
-        self._take_changes(now)
+        self._take_records(now)
         if self._reroute_at is not None and now >= self._reroute_at:
             self._reroute(now)
         if self.reach.handle_timer(now):
@@ -402,6 +411,10 @@ class Node:
         self.notices.add(f"{source.host} tried with another mesh key; {OTHER_KEY_HINT}", now)
 
     # ── from gossip
+
+    def _take_records(self, now: float) -> None:
+        self.gossip.handle_timer(now)
+        self._take_changes(now)
 
     def _take_changes(self, now: float) -> None:
         hosts_changed = False

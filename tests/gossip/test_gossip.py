@@ -8,10 +8,11 @@ from random import Random
 import pytest
 
 from meshd.drops import DropReason
-from meshd.gossip.gossip import LINK_BACKLOG, MAX_INBOX
-from meshd.gossip.messages import Hello, Records, Root, Want, WantRow
+from meshd.gossip.gossip import DIGEST_BURST, LINK_BACKLOG, MAX_INBOX, ROOT_BURST, ROOT_RATE
+from meshd.gossip.messages import DigestMessage, Hello, Records, Root, Want, WantRow
 from meshd.gossip.records import Batch, Record, sign_record
-from meshd.ids import LinkId, short_id
+from meshd.gossip.store import Digest
+from meshd.ids import LinkId, ShortId, short_id
 
 from .mesh import MESH_ID, CountingVerifier, Mesh, fake_signer, make_gossip, public_of
 
@@ -343,3 +344,44 @@ def test_records_left_out_by_a_relay_are_found() -> None:
     mesh.settle()
     mesh.run(30.0)
     mesh.check()
+
+
+def test_who_asks_for_comparisons_all_the_time_is_answered_now_and_then() -> None:
+    host = make_gossip("a")
+    host.put(b"k", b"v", 0.0)
+    host.link_up(LinkId(1), make_gossip("b").store.me, 0.0)
+    host.link_up(LinkId(2), make_gossip("c").store.me, 0.0)
+    host.poll(0.0)
+    answers = 0
+    for n in range(1000):
+        host.receive(LinkId(1), Root(b"another!"), n / 100)  # for 10 s
+        answers += sum(isinstance(message, DigestMessage) for _, message in host.poll(n / 100))
+    assert ROOT_BURST + 9 * ROOT_RATE <= answers <= ROOT_BURST + 10 * ROOT_RATE
+    assert host._drops[DropReason.RATE_LIMITED] == 1000 - answers
+    host.receive(LinkId(2), Root(b"another!"), 10.0)  # others are served as ever
+    assert any(isinstance(message, DigestMessage) for link, message in host.poll(10.0) if link == LinkId(2))
+
+
+def test_who_sends_digests_all_the_time_is_read_now_and_then() -> None:
+    host = make_gossip("a")
+    host.link_up(LinkId(1), make_gossip("b").store.me, 0.0)
+    host.poll(0.0)
+    row = Digest(ShortId(b"\x55" * 8), 1, 1, 1)
+    for _ in range(200):
+        host.receive(LinkId(1), DigestMessage(ShortId(bytes(8)), ShortId(b"\xff" * 8), (row,)), 0.0)
+    assert host._drops[DropReason.RATE_LIMITED] == 200 - DIGEST_BURST
+
+
+def test_what_a_comparison_looks_at_is_made_once_until_something_changes() -> None:
+    host = make_gossip("a")
+    host.put(b"k", b"v", 0.0)
+    digests = host.store.digests()
+    assert host.store.digests() is digests
+    host.put(b"k", b"w", 1.0)
+    assert host.store.digests() != digests
+    other = make_gossip("b")
+    other.put(b"k", b"v", 0.0)
+    batch = other.store.delta(other.store.me, 0, snapshot=False, max_bytes=1000)
+    assert batch is not None
+    host.store.merge(batch)
+    assert len(host.store.digests()) == 2

@@ -17,6 +17,7 @@ from meshd.gossip.values import (
     LinksValue,
     Value,
     attachment_key,
+    decode_value,
     encode_value,
     learned_key,
 )
@@ -197,6 +198,25 @@ def test_a_record_that_changes_its_segment_leaves_nothing_behind(bench: Bench) -
         assert bench.directory.fdb.lookup(segment, MAC) == A
         assert bench.directory.fdb.lookup(segment, OTHER) == B
         assert (len(bench.directory.fdb), len(bench.directory.addresses)) == (2, 1)
+
+
+def test_each_record_is_decoded_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not again when it is replaced: records come by the thousand a second."""
+    decoded: list[bytes] = []
+
+    def counted(key: bytes, value: bytes) -> Value:
+        decoded.append(value)
+        return decode_value(key, value)
+
+    monkeypatch.setattr("meshd.node.directory.decode_value", counted)
+    for number in range(50):
+        bench.put(A, attached(MAC, addresses=(f"10.1.0.{number}/24",), claim=number))
+        bench.put(ME, attached(OTHER, claim=number))
+    assert len(decoded) == 50
+    assert [str(key.address) for key, _ in bench.directory.addresses.views()] == ["10.1.0.49"]
+    bench.delete(A, attached(MAC))
+    assert len(decoded) == 50
+    assert bench.directory._claimed == {}
 
 
 def test_own_claims_do_not_pass_here(bench: Bench) -> None:
