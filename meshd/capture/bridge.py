@@ -28,7 +28,6 @@ __all__ = [
     "open_port",
     "port_behind",
     "remove_bridge",
-    "set_port",
 ]
 
 MADE_BY_MESHD = "meshd"  # marks the bridge as ours, for `reset` and for a router that starts again
@@ -84,14 +83,6 @@ def enslave(ipr: IPRoute, ifname: str, bridge: str) -> None:
     port, master = require_link(ipr, ifname), require_link(ipr, bridge)
     if port.master != master.index:
         ipr.link("set", index=port.index, master=master.index)
-
-
-def set_port(
-    ipr: IPRoute, ifname: str, *, hairpin: bool = False, isolated: bool = False, learning: bool = True
-) -> None:
-    """A port's flags. `isolated` ports do not reach one another, only the rest."""
-    index = require_link(ipr, ifname).index
-    ipr.brport("set", index=index, mode=int(hairpin), isolated=int(isolated), learning=int(learning))
 
 
 def block_port(ipr: IPRoute, ifname: str) -> None:

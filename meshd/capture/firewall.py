@@ -22,11 +22,9 @@ from meshd.capture.sysctl import read_sysctl
 __all__ = [
     "Family",
     "ensure_rules",
-    "firewall_needed",
     "firewall_warning",
     "forward_rejects",
     "remove_rules",
-    "rules_present",
 ]
 
 _TIMEOUT = 10
@@ -55,12 +53,6 @@ def ensure_rules(bridge: str) -> bool:
     return any(changed)
 
 
-def rules_present(bridge: str) -> bool:
-    """True if the rule is in force in every family that needs it. Raises OSError."""
-    families = [family for family in _FAMILIES if _needed(family) and shutil.which(family.command)]
-    return all(_in_force(_Chains(_variant(family)), bridge) for family in families)
-
-
 def remove_rules(bridge: str) -> bool:
     """Remove the rule wherever it is, in either variant; True if it was anywhere. Raises OSError."""
     check_ifname(bridge)
@@ -73,11 +65,6 @@ def remove_rules(bridge: str) -> bool:
                         break
                     removed = True
     return removed
-
-
-def firewall_needed() -> bool:
-    """True if br_netfilter takes frames of bridges to iptables in this namespace."""
-    return any(_needed(family) for family in _FAMILIES)
 
 
 def firewall_warning() -> str | None:

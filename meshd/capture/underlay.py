@@ -6,27 +6,22 @@ Addresses of container bridges are left out: another host that has the same `doc
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import re
 from collections.abc import Collection
 from typing import Any
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
-from meshd.capture.links import Link, all_links, as_oserror
+from meshd.capture.links import Link, all_links
 
 __all__ = [
     "MAX_LOCAL_ENDPOINTS",
     "address_of",
     "addresses_of_host",
-    "host_routes_overlap",
     "local_endpoints",
-    "underlay_mtu",
 ]
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_LOCAL_ENDPOINTS = 16
@@ -38,8 +33,6 @@ _SCOPE_GLOBAL = 0
 # linux/if_addr.h: an address others should not learn, or that is not usable (yet)
 _TEMPORARY, _DADFAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x08, 0x20, 0x40
 _UNFIT_IPV6 = _TEMPORARY | _DADFAILED | _DEPRECATED | _TENTATIVE  # IPv4: bit 0x01 means "secondary", which is fine
-_MAIN_TABLE = 254
-_UNICAST = 1  # RTN_UNICAST
 
 
 def local_endpoints(ipr: IPRoute, exclude: Collection[str] = ()) -> list[str]:
@@ -64,39 +57,6 @@ def address_of(message: Any) -> str:
 def addresses_of_host(ipr: IPRoute) -> set[str]:
     """Every address of this host, loopback and link-local ones too: what means ourselves when it is among the peers."""
     return {address_of(message) for message in ipr.get_addr()}
-
-
-def underlay_mtu(ipr: IPRoute, destination: str) -> int:
-    """Largest IP packet towards `destination` as far as this host knows: its device's MTU, or less if the route says so.
-
-    Raises OSError when there is no route, ValueError when `destination` is not numeric.
-    """
-    try:
-        route = next(iter(ipr.route("get", dst=str(ipaddress.ip_address(destination)))))
-        link = next(iter(ipr.get_links(route.get_attr("RTA_OIF"))))
-    except NetlinkError as error:
-        raise as_oserror(error) from error
-    except StopIteration:
-        raise OSError(errno.ENETUNREACH, f"no route to {destination}") from None
-    metrics = route.get_attr("RTA_METRICS")
-    of_route = metrics.get_attr("RTAX_MTU") if metrics else None
-    of_device = int(link.get_attr("IFLA_MTU"))
-    return min(of_device, int(of_route)) if of_route else of_device
-
-
-def host_routes_overlap(ipr: IPRoute, network: Network, exclude: Collection[str] = ()) -> list[str]:
-    """The host's routes (the default route excepted) that share addresses with `network`, as "10.0.0.0/8 dev eth0"."""
-    names = {link.index: link.name for link in all_links(ipr)}
-    overlapping = []
-    for message in ipr.get_routes(table=_MAIN_TABLE):
-        destination = message.get_attr("RTA_DST")
-        name = names.get(message.get_attr("RTA_OIF") or 0, "")
-        if destination is None or message["type"] != _UNICAST or name in exclude:
-            continue
-        route = ipaddress.ip_network(f"{destination}/{message['dst_len']}")
-        if route.version == network.version and route.overlaps(network):
-            overlapping.append(f"{route} dev {name}" if name else str(route))
-    return overlapping
 
 
 def _faces_outside(link: Link) -> bool:

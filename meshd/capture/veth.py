@@ -24,7 +24,6 @@ from meshd.capture.addresses import (
     Address,
     ensure_multicast_route,
     give_addresses,
-    interface_addresses,
     parse_addresses,
     take_addresses,
 )
@@ -48,10 +47,8 @@ from meshd.ids import Mac, format_mac
 __all__ = [
     "Plug",
     "Plugged",
-    "add_addresses",
     "host_ends",
     "host_ifname",
-    "list_addresses",
     "plug",
     "remove_addresses",
     "stable_mac",
@@ -145,29 +142,10 @@ def host_ends(ipr: IPRoute, bridge: str) -> list[str]:
     return [link.name for link in all_links(ipr) if link.kind == "veth" and link.alias == _alias(bridge)]
 
 
-def add_addresses(
-    namespace_fd: int, ifname: str, texts: Sequence[str], *, multicast_route: bool = True
-) -> tuple[str, ...]:
-    """Give a plugged interface more addresses, all or none, announce them, and return those that are new."""
-    addresses = parse_addresses(texts)
-
-    def give(inner: IPRoute) -> tuple[Mac, tuple[Address, ...]]:
-        return require_link(inner, ifname).mac, _give(inner, ifname, addresses, multicast_route)
-
-    mac, given = run_in_namespace(namespace_fd, give)
-    _announce(namespace_fd, ifname, mac, addresses)
-    return tuple(map(str, given))
-
-
 def remove_addresses(namespace_fd: int, ifname: str, texts: Sequence[str]) -> tuple[str, ...]:
     """Take addresses away; returns those that were there."""
     addresses = parse_addresses(texts)
     return tuple(map(str, run_in_namespace(namespace_fd, lambda inner: take_addresses(inner, ifname, addresses))))
-
-
-def list_addresses(namespace_fd: int, ifname: str) -> tuple[str, ...]:
-    """The addresses of an interface in the namespace; empty if it has none. Raises OSError (ENODEV: no such interface)."""
-    return tuple(map(str, run_in_namespace(namespace_fd, lambda inner: interface_addresses(inner, ifname))))
 
 
 def _find_pair(ipr: IPRoute, namespace_fd: int, want: Plug) -> Link | None:

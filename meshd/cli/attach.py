@@ -46,10 +46,8 @@ def attach(arguments: tuple[str, ...], ifname: str, port_security: bool | None, 
     """
     addresses, container = _split(arguments, "attach")
     result = router().attach(container, addresses, check_ifname(ifname), port_security)
-    for note in result.notes:
-        warn(note)
     if as_json:
-        shown = {"Id": result.id, "Mac": result.mac, "Addresses": list(result.addresses), "Notes": list(result.notes)}
+        shown = {"Id": result.id, "Mac": result.mac, "Addresses": list(result.addresses)}
         say(render_json(shown))
         return
     if result.addresses:
@@ -74,10 +72,8 @@ def detach(arguments: tuple[str, ...], as_json: bool) -> None:
     """
     addresses, container = _split(arguments, "detach")
     result = router().detach(container, addresses)
-    for note in result.notes:
-        warn(note)
     if as_json:
-        say(render_json({"Id": result.id, "Addresses": list(result.addresses), "Notes": list(result.notes)}))
+        say(render_json({"Id": result.id, "Addresses": list(result.addresses)}))
     elif result.addresses:
         say(_bare(result.addresses) + "\n")
 

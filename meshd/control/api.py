@@ -9,8 +9,8 @@ HTTP/1.1 with JSON over `$MESHD_DIR/meshd.sock` (0600: whoever may open it may c
     POST /connect   {"peers": […], "replace": bool}            → {}
     POST /forget    {"peers": […]}                             → {}
     POST /attach    {"container", "addresses": […], "ifname", "port_security": bool or null}
-                                                               → {"addresses", "mac", "id", "notes"}
-    POST /detach    {"container", "addresses": […]}            → {"addresses", "id", "notes"}
+                                                               → {"addresses", "mac", "id"}
+    POST /detach    {"container", "addresses": […]}            → {"addresses", "id"}
     POST /ping      {"target"}                                 → one round trip to the router that has it (`inquiry.ping_body`)
     POST /trace     {"target"}                                 → the way of a frame to it (`inquiry.trace_body`)
     POST /capture   {"words": […]}                             → a stream, see `streaming`
@@ -116,7 +116,6 @@ class AttachResult:
     addresses: tuple[str, ...]  # CIDRs that the container now has of those asked for; with none asked for, all it has
     mac: str
     id: str
-    notes: tuple[str, ...] = ()  # one line each, for a person: what the user may want to know and did not ask
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -134,7 +133,6 @@ class DetachRequest:
 class DetachResult:
     addresses: tuple[str, ...]  # CIDRs that were taken away
     id: str
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -156,7 +154,6 @@ def attach_result(body: Mapping[str, object]) -> AttachResult:
         addresses=_strings(body, "addresses", 4 * MAX_ADDRESSES),
         mac=_string(body, "mac"),
         id=_string(body, "id"),
-        notes=_strings(body, "notes", MAX_ADDRESSES),
     )
 
 
@@ -164,7 +161,6 @@ def detach_result(body: Mapping[str, object]) -> DetachResult:
     return DetachResult(
         addresses=_strings(body, "addresses", 4 * MAX_ADDRESSES),
         id=_string(body, "id"),
-        notes=_strings(body, "notes", MAX_ADDRESSES),
     )
 
 

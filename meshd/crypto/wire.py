@@ -83,7 +83,7 @@ class Rejected(DecodeError):
 
 @enum.unique
 class MessageType(enum.IntEnum):
-    """All datagram types; only INIT, RESPONSE and BOOTSTRAP_* pass through this file."""
+    """All datagram types, the low four bits of the first byte. Append only. Through this file pass INIT, RESPONSE, BOOTSTRAP_*."""
 
     INIT = 1
     RESPONSE = 2

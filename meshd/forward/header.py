@@ -13,10 +13,10 @@ tests/vectors/datagram.json).
 
 from __future__ import annotations
 
-import enum
 import struct
 from typing import NamedTuple
 
+from meshd.crypto.wire import MessageType as DatagramType
 from meshd.errors import DecodeError
 from meshd.forward.runs import byte_run
 
@@ -48,20 +48,6 @@ LAST_COUNTER = 1 << 63  # far beyond what any key seals
 FLAG_VOUCHED = (
     0x01  # type 4: the frames inside carry a pseudo-header-only L4 checksum that the sender's kernel vouched for
 )
-
-
-@enum.unique
-class DatagramType(enum.IntEnum):
-    """The low four bits of the first byte. Append only."""
-
-    INIT = 1
-    RESPONSE = 2
-    COOKIE = 3
-    DATA = 4
-    BOOTSTRAP_1 = 5
-    BOOTSTRAP_2 = 6
-    BOOTSTRAP_3 = 7
-    RELAY = 8
 
 
 class DataHeader(NamedTuple):

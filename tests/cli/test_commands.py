@@ -62,15 +62,11 @@ def test_attach_without_an_address_of_one_that_has_some_prints_these(meshd: Mesh
     assert (outcome.status, outcome.out, outcome.err) == (0, "10.0.1.5\n", "")
 
 
-def test_notes_go_to_stderr_and_into_the_json(meshd: Meshd, router: FakeHandlers) -> None:
-    router.notes = ("the container shares its network with db",)
-    outcome = meshd("attach", "10.0.1.5/24", "web")
-    assert (outcome.out, outcome.err) == ("10.0.1.5\n", "meshd: the container shares its network with db\n")
+def test_attach_as_json(meshd: Meshd, router: FakeHandlers) -> None:
     assert json.loads(meshd("attach", "--json", "10.0.1.5/24", "web").out) == {
         "Id": CONTAINER_ID,
         "Mac": MAC,
         "Addresses": ["10.0.1.5/24"],
-        "Notes": ["the container shares its network with db"],
     }
 
 
@@ -83,7 +79,6 @@ def test_detach_prints_what_was_taken(meshd: Meshd, router: FakeHandlers) -> Non
     assert json.loads(meshd("detach", "web", "--json").out) == {
         "Id": CONTAINER_ID,
         "Addresses": ["10.0.1.5/24", "10.0.2.5/24"],
-        "Notes": [],
     }
     assert router.calls[0] == DetachRequest(container="web", addresses=("10.0.1.5/24",))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshd.capture.announce import send_frames
-from meshd.capture.bridge import bridge_fdb, bridge_ports, enslave, ensure_bridge, remove_bridge, set_port
+from meshd.capture.bridge import bridge_fdb, bridge_ports, enslave, ensure_bridge, remove_bridge
 from meshd.capture.links import Link, require_link
 from meshd.errors import UserError
 from meshd.ids import Mac, parse_mac
@@ -134,16 +134,6 @@ def wait_forwarding(host: Space, name: str) -> None:
         if link.port_state == 3 and link.running:
             return
     pytest.fail(f"{name} does not forward")
-
-
-def test_port_flags(host: Space) -> None:
-    ensure(host)
-    add_veth(host, "p0", 1372, "02:00:00:00:00:01")
-    host.netlink(lambda ipr: enslave(ipr, "p0", "meshd"))
-    host.netlink(lambda ipr: set_port(ipr, "p0", hairpin=True, isolated=True, learning=False))
-    details = host.command("ip", "-d", "link", "show", "p0")
-    for expected in ("hairpin on", "isolated on", "learning off"):
-        assert expected in details
 
 
 def test_remove(host: Space) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import ipaddress
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ import pytest
 from meshd.capture.containers import ContainerDetails, ContainerSummary, Target, resolve_target
 from meshd.capture.netns import host_namespace_inode, in_namespace, namespace_ref, run_in_namespace
 from meshd.capture.tap import open_tap
-from meshd.capture.underlay import addresses_of_host, host_routes_overlap, local_endpoints, underlay_mtu
+from meshd.capture.underlay import addresses_of_host, local_endpoints
 from meshd.errors import UserError
 from tests.netns.capture_helpers import Space, spaces
 
@@ -59,27 +58,6 @@ def test_endpoints_that_others_may_reach(host: Space) -> None:
 def test_all_addresses_for_recognising_ourselves(host: Space) -> None:
     found = host.netlink(addresses_of_host)
     assert {"127.0.0.1", "::1", "192.0.2.1", "172.17.0.1", "10.2.0.1", "2001:db8::1"} <= found
-
-
-def test_mtu_is_that_of_the_way_there(host: Space) -> None:
-    assert host.netlink(lambda ipr: underlay_mtu(ipr, "198.51.100.1")) == 1460
-    assert host.netlink(lambda ipr: underlay_mtu(ipr, "2001:db8::99")) == 1460
-    host.command("ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.254", "mtu", "1300")
-    assert host.netlink(lambda ipr: underlay_mtu(ipr, "198.51.100.1")) == 1300
-    host.command("ip", "route", "del", "default")
-    with pytest.raises(OSError, match="unreachable"):
-        host.netlink(lambda ipr: underlay_mtu(ipr, "203.0.113.1"))
-
-
-def test_routes_that_overlap(host: Space) -> None:
-    def overlap(network: str, *exclude: str) -> list[str]:
-        return host.netlink(lambda ipr: host_routes_overlap(ipr, ipaddress.ip_network(network), exclude))
-
-    assert overlap("10.2.3.0/24") == ["10.2.0.0/16 dev meshd"]
-    assert overlap("10.0.0.0/8", "meshd") == []
-    assert overlap("172.16.0.0/12") == ["172.17.0.0/16 dev docker0"]
-    assert overlap("2001:db8::/32") == ["2001:db8::/64 dev eth0"]
-    assert overlap("203.0.113.0/24") == []  # the default route overlaps everything and says nothing
 
 
 def test_work_in_a_namespace_leaves_ours_alone(host: Space) -> None:
