@@ -1,4 +1,4 @@
-"""Loops beside the mesh: a probe of our own that is written to the bridge each second, and must never come back.
+"""Loops beside the mesh: a probe of our own that is written to the bridge twice a second, and must never come back.
 
     own probe captured             two ports of this bridge are joined outside of it
     probe of another member        its bridge and ours are joined outside of the mesh: the mesh and that way are a loop
@@ -25,7 +25,7 @@ from meshd.ids import HostId, Mac
 
 __all__ = ["GIVE_WAY", "PROBE_EVERY", "PROBE_GROUP", "LoopWatch"]
 
-PROBE_EVERY = 1.0
+PROBE_EVERY = 0.5  # a loop is to be found within 2 s: three probes more may be lost in its own storm
 GIVE_WAY = 5.0
 PROBE_GROUP = Mac(bytes.fromhex("036d65736864"))
 

@@ -20,7 +20,7 @@ def probe(watch: LoopWatch, now: float) -> bytes:
 
 def test_ones_own_probe_that_comes_back_is_a_loop() -> None:
     watch = LoopWatch(KEY, LOW, 5, MAC, 0.0)
-    assert watch.probe(0.5) is None
+    assert watch.probe(PROBE_EVERY / 2) is None
     assert watch.next_deadline() == PROBE_EVERY
     frame = probe(watch, 1.0)
     assert watch.captured(frame, 1.001) == LOW
@@ -29,6 +29,10 @@ def test_ones_own_probe_that_comes_back_is_a_loop() -> None:
         probe(watch, float(second))
     assert watch.captured(frame, 20.0) is None, "an old one"
     assert LoopWatch(KEY, LOW, 6, MAC, 0.0).captured(frame, 1.0) is None, "of an earlier life"
+
+
+def test_a_loop_shows_within_two_seconds_though_three_probes_are_lost() -> None:
+    assert 4 * PROBE_EVERY <= 2.0
 
 
 def test_of_two_hosts_the_higher_id_blocks_at_once_and_the_lower_one_if_it_must() -> None:
