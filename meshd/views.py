@@ -165,6 +165,15 @@ class AttachmentView:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class BridgeView:
+    """The bridge and what is plugged into it: all that `ps` shows."""
+
+    bridge: str  # "" where frames are captured elsewhere
+    mtu: int
+    attachments: tuple[AttachmentView, ...]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class FrameView:
     """One inner frame that `meshd capture` shows."""
 

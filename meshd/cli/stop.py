@@ -25,7 +25,7 @@ def stop(as_json: bool) -> None:
     Example:
       meshd stop
     """
-    from meshd.daemon.lifecycle import stop as stop_router
+    from meshd.daemon.stopping import stop as stop_router
 
     stopped = stop_router(Paths.from_environment())
     if as_json:

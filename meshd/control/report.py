@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from meshd.views import AttachmentView, ConnectionView, MacView, NodeView, PathView, PeerView, RouterView
+from meshd.views import AttachmentView, BridgeView, ConnectionView, MacView, NodeView, PathView, PeerView, RouterView
 
-__all__ = ["build_report", "path_body"]
+__all__ = ["build_ps", "build_report", "path_body"]
 
 Json = dict[str, Any]
 
@@ -29,7 +29,7 @@ def build_report(view: RouterView, *, ready: bool = True, bridge_mac: str = "") 
         "Router": _router(view, paths, drops),
         "Mesh": {"Id": node.mesh_id, "Suite": node.suite},
         "Engine": {"Name": view.engine, "Reason": view.engine_reason, "Offloads": view.offloads, "Flows": node.flows},
-        "Bridge": {"Name": view.bridge, "Mac": bridge_mac, "MTU": view.mtu},
+        "Bridge": _bridge(view, bridge_mac),
         "Paths": paths,
         "Drops": drops,
         "Attachments": [_attachment(attachment) for attachment in view.attachments],
@@ -45,6 +45,18 @@ def build_report(view: RouterView, *, ready: bool = True, bridge_mac: str = "") 
         "Loop": {"LagP99Ms": round(view.loop.lag_p99_ms, 3), "SlowCallbacks": view.loop.slow_callbacks},
         "Process": {"Pid": view.pid, "UptimeS": round(view.uptime_s, 1), "RssMiB": round(view.rss_mib, 1)},
     }
+
+
+def build_ps(view: BridgeView, *, bridge_mac: str = "") -> Json:
+    """The part of the report that `ps` shows, without the rest: in a large mesh that is large."""
+    return {
+        "Bridge": _bridge(view, bridge_mac),
+        "Attachments": [_attachment(attachment) for attachment in view.attachments],
+    }
+
+
+def _bridge(view: RouterView | BridgeView, mac: str) -> Json:
+    return {"Name": view.bridge, "Mac": mac, "MTU": view.mtu}
 
 
 def _router(view: RouterView, paths: list[Json], drops: Mapping[str, int]) -> Json:

@@ -35,10 +35,10 @@ from meshd.control.api import (
     InquiryRequest,
 )
 from meshd.control.inquiry import ping_body, trace_body
-from meshd.control.report import build_report
+from meshd.control.report import build_ps, build_report
 from meshd.control.streaming import FrameStream, stream_frames
 from meshd.errors import UserError
-from meshd.views import PingView, RouterView, TraceView
+from meshd.views import BridgeView, PingView, RouterView, TraceView
 
 __all__ = ["ControlHandlers", "ControlServer", "interface_mac", "serve"]
 
@@ -55,6 +55,9 @@ class ControlHandlers(Protocol):
         """Bring up to date what `view` shows and only the kernel knows."""
 
     def view(self) -> RouterView: ...
+    def bridge(self) -> BridgeView:
+        """The part of the view that `ps` shows; costs what is attached, not what is known of the mesh."""
+
     def ready(self) -> bool: ...
     def version(self) -> tuple[str, int]:
         """And the process's number: what is asked often, and shall not make the whole view."""
@@ -262,8 +265,9 @@ class _Routes:
         return web.json_response(await self._report())
 
     async def ps(self, _request: web.Request) -> web.Response:
-        report = await self._report()
-        return web.json_response({name: report[name] for name in ("Bridge", "Attachments")})
+        await self._handlers.refresh()
+        view = self._handlers.bridge()
+        return web.json_response(build_ps(view, bridge_mac=interface_mac(view.bridge)))
 
     async def connect(self, request: web.Request) -> web.Response:
         asked = ConnectRequest.from_json(await _body(request))

@@ -1,17 +1,11 @@
-"""The end of a router: `stop` ends the process and leaves the containers connected on this host; `reset` removes every trace.
-
-Which processes to end by force is told by the lock, not by pid files: after a hard death those name strangers.
-"""
+"""`reset`: the router ends (`stopping`), and every trace of it goes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import signal
 import sqlite3
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -26,77 +20,11 @@ from meshd.config import DEFAULT_BRIDGE, Paths
 from meshd.control.client import ControlClient
 from meshd.daemon.options import options_file
 from meshd.daemon.state import State
-from meshd.daemon.supervise import clear_lock, lock_is_free
+from meshd.daemon.stopping import STOP_TIMEOUT_S, clear_run_files, stop
+from meshd.daemon.supervise import lock_is_free
 from meshd.errors import UserError
 
-__all__ = ["old_log", "reset", "stop"]
-
-STOP_TIMEOUT_S = 10.0
-TERM_TIMEOUT_S = 5.0
-KILL_TIMEOUT_S = 3.0
-_POLL_S = 0.02
-
-
-def stop(paths: Paths) -> bool:
-    """End the router in order; False: none was running. Raises UserError when it can be ended neither so nor by force."""
-    if lock_is_free(paths.lock):
-        return False
-    try:
-        ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).stop()
-        told = True
-    except UserError:
-        told = False
-    if not (told and _wait(lambda: lock_is_free(paths.lock), STOP_TIMEOUT_S)):
-        _end_by_force(paths)
-    _clear_run_files(paths)
-    return True
-
-
-def _end_by_force(paths: Paths) -> None:
-    """A router that does not answer, and its supervisor, which would start another."""
-    for number, seconds in ((signal.SIGTERM, TERM_TIMEOUT_S), (signal.SIGKILL, KILL_TIMEOUT_S)):
-        for pid in _holders(paths.lock):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        if _wait(lambda: lock_is_free(paths.lock), seconds):
-            return
-    raise UserError(f"the router in {paths.run} does not end", hint=f"see {paths.log}")
-
-
-def _holders(lock: Path) -> list[int]:
-    """The processes that have the lock file open, other than this one."""
-    held = os.stat(lock)
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in pids if pid != os.getpid() and _has_open(pid, held)]
-
-
-def _has_open(pid: int, file: os.stat_result) -> bool:
-    try:
-        return any(_is_same(descriptor, file) for descriptor in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:  # it ended, or is another user's
-        return False
-
-
-def _is_same(descriptor: Path, file: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(descriptor.stat(), file)
-    except OSError:
-        return False
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(_POLL_S)
-    return True
-
-
-def _clear_run_files(paths: Paths) -> None:
-    clear_lock(paths.lock)
-    for file in (paths.pid_file, paths.supervisor_pid_file, paths.socket):
-        file.unlink(missing_ok=True)
+__all__ = ["old_log", "reset"]
 
 
 def reset(paths: Paths, *, force: bool = False) -> bool:
@@ -112,7 +40,7 @@ def reset(paths: Paths, *, force: bool = False) -> bool:
     for bridge in bridges:
         _remove_devices(bridge)
     shutil.rmtree(paths.db, ignore_errors=True)
-    _clear_run_files(paths)
+    clear_run_files(paths)
     for file in (options_file(paths.run), paths.log, old_log(paths)):
         file.unlink(missing_ok=True)
     for folder in (paths.run, paths.state):

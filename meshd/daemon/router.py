@@ -47,7 +47,7 @@ from meshd.forward.engine.choice import choose_engine
 from meshd.forward.engine.interface import Engine, Upcalls
 from meshd.ids import Endpoint, HostId, Mac, host_name, parse_mac, short_id
 from meshd.node import Node
-from meshd.views import NodeView, PingView, RouterView, TraceView
+from meshd.views import BridgeView, NodeView, PingView, RouterView, TraceView
 
 __all__ = ["Router", "resident_mib"]
 
@@ -333,6 +333,13 @@ class Router:
             attachments=self._attachments.views(),
             loop=self._driver.loop_view(),
             rss_mib=round(resident_mib(), 1),
+        )
+
+    def bridge(self) -> BridgeView:
+        return BridgeView(
+            bridge=self._devices.capturing.bridge,
+            mtu=self._underlay.interface_mtu,
+            attachments=self._attachments.views(),
         )
 
     async def attach(self, request: AttachRequest) -> AttachResult:

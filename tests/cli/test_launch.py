@@ -109,7 +109,8 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
         "launch": {"launch": played.launch, "prepare": played.prepare},
         "run": {"run_router": played.run_router, "configure_logging": lambda level: None},
         "supervise": {"EXIT_REFUSED": 78},
-        "lifecycle": {"stop": played.stop, "reset": played.reset},
+        "lifecycle": {"reset": played.reset},
+        "stopping": {"stop": played.stop},
         "keys": {"set_key": played.set_key, "new_key": played.new_key, "load_key": played.load_key},
     }
     for name, attributes in modules.items():

@@ -12,7 +12,7 @@ import uvloop
 
 from meshd.control.api import AttachRequest, AttachResult, CaptureRequest, DetachRequest, DetachResult
 from meshd.control.server import ControlHandlers, serve
-from meshd.views import FrameView, PingView, RouterView, TraceView
+from meshd.views import BridgeView, FrameView, PingView, RouterView, TraceView
 from tests.control.samples import CONTAINER_ID, ping_view, router_view, trace_view
 
 MAC = "9a:00:00:00:00:01"
@@ -48,9 +48,8 @@ class FakeHandlers:
         self.shown = view or router_view()
         self.fail = fail
         self.is_ready = True
-        self.refreshed = 0
+        self.refreshed = self.views = 0
         self.held: tuple[str, ...] = ()
-        self.notes: tuple[str, ...] = ()
         self.pings = [ping_view()]
         self.traced = trace_view()
         self.stream = FakeStream()
@@ -59,7 +58,11 @@ class FakeHandlers:
         self.refreshed += 1
 
     def view(self) -> RouterView:
+        self.views += 1
         return self.shown
+
+    def bridge(self) -> BridgeView:
+        return BridgeView(bridge=self.shown.bridge, mtu=self.shown.mtu, attachments=self.shown.attachments)
 
     def ready(self) -> bool:
         return self.is_ready
@@ -75,11 +78,11 @@ class FakeHandlers:
     async def attach(self, request: AttachRequest) -> AttachResult:
         self._record(request)
         addresses = request.addresses or self.held
-        return AttachResult(addresses=addresses, mac=MAC, id=CONTAINER_ID, notes=self.notes)
+        return AttachResult(addresses=addresses, mac=MAC, id=CONTAINER_ID)
 
     async def detach(self, request: DetachRequest) -> DetachResult:
         self._record(request)
-        return DetachResult(addresses=request.addresses or self.held, id=CONTAINER_ID, notes=self.notes)
+        return DetachResult(addresses=request.addresses or self.held, id=CONTAINER_ID)
 
     async def connect(self, peers: tuple[str, ...], replace: bool) -> None:
         self._record(("connect", peers, replace))

@@ -69,6 +69,13 @@ def test_every_query_is_answered(path: Path, new_loop: Callable[[], asyncio.Abst
     assert not path.exists()
 
 
+def test_ps_is_that_part_of_the_report_and_asks_for_no_more(handlers: FakeHandlers, client: ControlClient) -> None:
+    shown = client.ps()
+    assert (handlers.views, handlers.refreshed) == (0, 1)
+    report = client.status()
+    assert shown == {name: report[name] for name in ("Bridge", "Attachments")}
+
+
 def test_a_router_that_starts_is_not_ready_but_shows_itself(handlers: FakeHandlers, client: ControlClient) -> None:
     handlers.is_ready = False
     assert client.ready() is False
@@ -89,10 +96,8 @@ def test_commands_reach_the_router_as_they_were_given(handlers: FakeHandlers, cl
 
 
 def test_attach_and_detach_round_trip(handlers: FakeHandlers, client: ControlClient) -> None:
-    handlers.notes = ("br_netfilter is on",)
     result = client.attach("web", ("10.0.1.5/24", "fd00::5/64"), "eth1")
     assert (result.addresses, result.mac, result.id) == (("10.0.1.5/24", "fd00::5/64"), MAC, CONTAINER_ID)
-    assert result.notes == ("br_netfilter is on",)
     assert client.detach("web", ("10.0.1.5/24",)).addresses == ("10.0.1.5/24",)
     assert handlers.calls == [
         AttachRequest(container="web", addresses=("10.0.1.5/24", "fd00::5/64"), ifname="eth1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from meshd.control import streaming
 from meshd.control.client import ControlClient
 from meshd.control.limits import EXIT_NOT_RUNNING, MAX_WORDS
+from meshd.control.streaming import SLICE_BYTES, SLICE_FRAMES, slices
 from meshd.errors import UserError
 from meshd.views import FrameView
 from tests.control.fake import FakeHandlers, running
@@ -38,6 +40,22 @@ def test_the_lines(path: Path) -> None:
         },
         {"end": "the router ends"},
     ]
+
+
+def test_much_at_once_is_written_in_slices(path: Path) -> None:
+    frames = [replace(ONE, time=float(n), frame=bytes(1 + n * 61 % 9000)) for n in range(1000)]
+    frames[500] = replace(frames[500], frame=bytes(SLICE_BYTES + 1))
+    parts = list(slices(frames))
+    assert [one for part in parts for one in part] == frames
+    for part in parts:
+        assert len(part) <= SLICE_FRAMES
+        assert sum(len(one.frame) for one in part) <= SLICE_BYTES or len(part) == 1
+    assert len(parts) < 100
+    handlers = FakeHandlers()
+    handlers.stream.batches = [frames]
+    with running(path, handlers):
+        lines = list(ControlClient(path).capture(()))
+    assert [line["time"] for line in lines[1:-1]] == [one.time for one in frames]
 
 
 def test_a_beat_while_nothing_comes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

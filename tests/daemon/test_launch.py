@@ -17,8 +17,8 @@ from meshd.config import LaunchOptions, Paths, Secret
 from meshd.crypto.meshkey import MeshKey
 from meshd.daemon import launch as launching
 from meshd.daemon.launch import launch, prepare
-from meshd.daemon.lifecycle import stop
 from meshd.daemon.options import read_options
+from meshd.daemon.stopping import stop
 from meshd.daemon.supervise import lock_is_free, take_lock
 from meshd.errors import UserError
 

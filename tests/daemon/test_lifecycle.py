@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from meshd.config import DEFAULT_BRIDGE, Paths
-from meshd.daemon import lifecycle
-from meshd.daemon.lifecycle import reset, stop
+from meshd.daemon import lifecycle, stopping
+from meshd.daemon.lifecycle import reset
 from meshd.daemon.state import State
+from meshd.daemon.stopping import stop
 from meshd.daemon.supervise import lock_is_free, take_lock
 from meshd.errors import UserError
 
@@ -56,9 +57,10 @@ class Control:
 @pytest.fixture
 def control(monkeypatch: pytest.MonkeyPatch) -> Control:
     control = Control()
-    monkeypatch.setattr(lifecycle, "ControlClient", control)
+    for module in (lifecycle, stopping):
+        monkeypatch.setattr(module, "ControlClient", control)
     for name in ("STOP_TIMEOUT_S", "TERM_TIMEOUT_S"):
-        monkeypatch.setattr(lifecycle, name, 0.5)
+        monkeypatch.setattr(stopping, name, 0.5)
     return control
 
 
@@ -159,8 +161,8 @@ def test_a_stranger_under_an_old_number_is_not_harmed(
 def test_a_router_that_cannot_be_ended(paths: Paths, control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = take_lock(paths.lock)
     assert lock is not None
-    monkeypatch.setattr(lifecycle, "TERM_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(lifecycle, "KILL_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(stopping, "TERM_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(stopping, "KILL_TIMEOUT_S", 0.0)
     with pytest.raises(UserError, match="does not end"):
         stop(paths)  # this process holds the lock, and does not end itself
     assert paths.lock.exists()
@@ -265,3 +267,10 @@ def test_reset_keeps_everything_where_devices_cannot_be_removed(
     with pytest.raises(UserError, match="operation not permitted"):
         reset(paths)
     assert paths.key_file.exists()
+
+
+def test_to_stop_loads_nothing_of_a_router() -> None:
+    """0.3 s of imports would be most of the time that it takes."""
+    code = "import sys, meshd.daemon.stopping; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"pyroute2", "asyncio", "aiohttp", "cryptography", "sqlite3"} & set(loaded)
