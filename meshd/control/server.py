@@ -35,6 +35,7 @@ from meshd.control.api import (
     InquiryRequest,
 )
 from meshd.control.inquiry import ping_body, trace_body
+from meshd.control.pieces import pieces
 from meshd.control.report import build_ps, build_report
 from meshd.control.streaming import FrameStream, stream_frames
 from meshd.errors import UserError
@@ -45,6 +46,7 @@ __all__ = ["ControlHandlers", "ControlServer", "interface_mac", "serve"]
 _log = logging.getLogger(__name__)
 
 _SIOCGIFHWADDR = 0x8927
+_TURN_CHARACTERS = 32 * 1024  # of an answer, made within a millisecond
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -262,7 +264,7 @@ class _Routes:
         return build_report(view, ready=self._handlers.ready(), bridge_mac=interface_mac(view.bridge))
 
     async def status(self, _request: web.Request) -> web.Response:
-        return web.json_response(await self._report())
+        return await _in_pieces(await self._report())
 
     async def ps(self, _request: web.Request) -> web.Response:
         await self._handlers.refresh()
@@ -301,6 +303,19 @@ class _Routes:
     async def stop(self, _request: web.Request) -> web.Response:
         await self._handlers.stop()
         return web.json_response({})
+
+
+async def _in_pieces(report: dict[str, object]) -> web.Response:
+    """The report as an answer; packets have their turn while it is made."""
+    text: list[str] = []
+    size = 0
+    for piece in pieces(report):
+        text.append(piece)
+        size += len(piece)
+        if size >= _TURN_CHARACTERS:
+            size = 0
+            await asyncio.sleep(0)
+    return web.json_response(text="".join(text))
 
 
 async def _body(request: web.Request) -> dict[str, object]:

@@ -8,13 +8,14 @@ in a mesh of more than ALL_TREES hosts only those are shown that are in use.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from meshd.drops import DropCounters
 from meshd.forward.engine.interface import PeerCounters
 from meshd.forward.fdb import ClaimKind, MacKey
 from meshd.gossip.requests import Connection
-from meshd.ids import HostId, SlotId, format_mac, short_id
+from meshd.ids import HostId, ShortId, SlotId, format_mac, short_id
 from meshd.node.own import PROTOCOL_VERSION
 from meshd.node.path_view import SEALED_OVERHEAD, kind_of, mtu_of, via_of
 from meshd.node.path_view import path_view as view_of_path
@@ -28,9 +29,20 @@ __all__ = ["ALL_TREES", "SEALED_OVERHEAD", "build_view", "name_of", "path_view"]
 ALL_TREES = 32  # hosts
 
 
+class _Listed(NamedTuple):
+    """A host as it stands in other hosts' rows; of two the lower id is shown as the one that dials."""
+
+    host: HostId
+    dialled: LinkView
+    dialling: LinkView
+
+
 def build_view(node: Node, now: float) -> NodeView:
     directory = node.directory
     hosts = [node.host_id, *sorted(host for host in directory.hosts if host != node.host_id)]
+    listed = {
+        short_id(host): _listed(node, host) for host in hosts
+    }  # once: each stands in the rows of all its neighbours
     counters = node.engine.peer_counters()
     return NodeView(
         name=node.name,
@@ -43,7 +55,7 @@ def build_view(node: Node, now: float) -> NodeView:
         protocol_min=PROTOCOL_VERSION,
         protocol_max=PROTOCOL_VERSION,
         targets=node.targets(),
-        peers=tuple(_peer(node, host) for host in hosts),
+        peers=tuple(_peer(node, host, listed) for host in hosts),
         connections=tuple(_connections(node, now)),
         paths=tuple(_path(node, host, counters, now) for host in hosts if host != node.host_id),
         macs=tuple(_macs(node, now)),
@@ -82,7 +94,15 @@ def name_of(node: Node, host: HostId) -> tuple[str, str]:
 # ── peers and their links
 
 
-def _peer(node: Node, host: HostId) -> PeerView:
+def _listed(node: Node, host: HostId) -> _Listed:
+    record = node.directory.hosts.get(host)
+    address = str(record.endpoints[0]) if record is not None and record.endpoints else ""
+    name, nickname = name_of(node, host)
+    dialled = LinkView(name=name, nickname=nickname, address=address, outbound=True, established=True)
+    return _Listed(host, dialled, replace(dialled, outbound=False))
+
+
+def _peer(node: Node, host: HostId, listed: Mapping[ShortId, _Listed]) -> PeerView:
     name, nickname = name_of(node, host)
     record = node.directory.hosts.get(host)
     log = node.gossip.store.logs.get(host)
@@ -93,7 +113,7 @@ def _peer(node: Node, host: HostId) -> PeerView:
         version=node.config.version if host == node.host_id else record.version if record is not None else "",
         epoch=log.epoch if log is not None else 0,
         reachable=host == node.host_id or host in node.reach.alive,
-        links=tuple(_own_links(node) if host == node.host_id else _other_links(node, host)),
+        links=tuple(_own_links(node) if host == node.host_id else _other_links(node, host, listed)),
     )
 
 
@@ -110,21 +130,11 @@ def _own_links(node: Node) -> list[LinkView]:
     return links
 
 
-def _other_links(node: Node, host: HostId) -> list[LinkView]:
+def _other_links(node: Node, host: HostId, listed: Mapping[ShortId, _Listed]) -> list[LinkView]:
     """What the other host's own link record lists; established where the other end lists it too."""
-    directory = node.directory
-    listed = directory.topology.edges.get(short_id(host), {})
-    links = []
-    for short in sorted(listed):
-        other = directory.host_of_short(short)
-        if other is not None:
-            name, nickname = name_of(node, other)
-            record = node.directory.hosts.get(other)
-            address = str(record.endpoints[0]) if record is not None and record.endpoints else ""
-            links.append(
-                LinkView(name=name, nickname=nickname, address=address, outbound=host < other, established=True)
-            )
-    return links
+    others = sorted(node.directory.topology.edges.get(short_id(host), ()))
+    rows = [listed[short] for short in others if short in listed]
+    return [row.dialled if host < row.host else row.dialling for row in rows]
 
 
 # ── connections and paths
