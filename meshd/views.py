@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 __all__ = [
     "AttachmentView",
+    "BridgeView",
     "ConnectionView",
     "FrameView",
     "GossipView",
