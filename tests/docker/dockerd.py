@@ -53,8 +53,9 @@ class DockerContainer(Space):
                 return found
         return {}
 
-    def mac(self) -> str:
-        return str(self.link().get("address", ""))
+    def mac(self, ifname: str = "mesh0") -> str:
+        """ "" while there is no such interface."""
+        return str(self.link(ifname).get("address", ""))
 
     def addresses(self) -> set[str]:
         return {f"{a['local']}/{a['prefixlen']}" for a in self.link().get("addr_info", ()) if a["scope"] == "global"}

@@ -10,6 +10,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
+from tests.ones import fold
+
 __all__ = [
     "A_MAC",
     "B_MAC",
@@ -64,15 +66,6 @@ def udp(payload: bytes, version: int = 4, ident: int = 1, **fields: Any) -> Pack
 
 def arp() -> Packet:
     return Ether(src=A_MAC, dst="ff:ff:ff:ff:ff:ff") / ARP(psrc="10.2.0.1", pdst="10.2.0.2")
-
-
-def fold(data: bytes) -> int:
-    total = 0
-    for at in range(0, len(data), 2):
-        total += int.from_bytes(data[at : at + 2].ljust(2, b"\0"), "big")
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
 
 
 def places(packet: Packet) -> tuple[int, int, int]:

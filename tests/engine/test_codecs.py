@@ -28,7 +28,8 @@ from meshd.forward.ethernet import is_link_local_control, parse_headers
 from meshd.forward.header import DATA_HEADER_SIZE, DataHeader, data_header_head, decode_data_header, encode_data_header
 from meshd.ids import ShortId
 from tests.engine.make_vectors import VECTORS, vectors
-from tests.engine.reference import arp, fold, partial, places, tcp, udp
+from tests.engine.reference import arp, partial, places, tcp, udp
+from tests.ones import fold
 
 PINNED = json.loads(VECTORS.read_text())
 

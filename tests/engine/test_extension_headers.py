@@ -17,7 +17,8 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import Ether
 
 from tests.engine.pair import PEER, Pair
-from tests.engine.reference import capture, complete, fold, tcp, udp, vnet
+from tests.engine.reference import capture, complete, tcp, udp, vnet
+from tests.ones import fold
 
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION, ICMPV6 = 0, 43, 44, 60, 58
 TCP, UDP = 6, 17

@@ -26,6 +26,7 @@ from meshd.forward.relay import RELAY_FIRST_BYTE, RELAY_OVERHEAD, relay_suite
 from meshd.ids import Endpoint, Relayed, ShortId, SlotId
 from meshd.testing.devices import MemoryNetwork
 from tests.engine import pair, row
+from tests.engine.compare import compare
 from tests.engine.make_relay_vectors import VECTORS
 from tests.engine.reference import arp, capture, complete, super_frame, tcp, udp, unfinished
 from tests.engine.row import ONE, TWO
@@ -219,24 +220,18 @@ steps = st.one_of(
 )
 
 
-def compare(story: list[Step], seed: int, rate: float, suite: Suite) -> None:
-    reference, native = (Play(engine, seed, rate, suite) for engine in (PythonEngine, NativeEngine))
-    for step in story:
-        step(reference)
-        step(native)
-        expected, got = reference.seen(), native.seen()
-        for name, value in expected.items():
-            assert got[name] == value, name
+def both(seed: int, rate: float, suite: Suite) -> tuple[Play, Play]:
+    return Play(PythonEngine, seed, rate, suite), Play(NativeEngine, seed, rate, suite)
 
 
 @given(st.lists(steps, min_size=1, max_size=8), st.sampled_from(list(Suite)))
 def test_without_faults(story: list[Step], suite: Suite) -> None:
-    compare(story, 0, 0.0, suite)
+    compare(story, *both(0, 0.0, suite))
 
 
 @given(st.lists(steps, min_size=1, max_size=8), st.integers(0, 1 << 30), st.sampled_from([0.05, 0.5]))
 def test_with_faults(story: list[Step], seed: int, rate: float) -> None:
-    compare(story, seed, rate, Suite.AES_256_GCM)
+    compare(story, *both(seed, rate, Suite.AES_256_GCM))
 
 
 # ── what is a hit

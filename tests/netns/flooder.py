@@ -15,14 +15,9 @@ import struct
 import sys
 import time
 
+from tests.ones import checksum
+
 BATCH = 200  # between two looks at the clock
-
-
-def checksum(data: bytes) -> int:
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def frame(mac: bytes, address: bytes, source: bytes, port: int, payload: bytes) -> bytes:

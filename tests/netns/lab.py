@@ -122,6 +122,9 @@ class Space:
         )
         return time.monotonic() - started
 
+    def mac(self, ifname: str = "mesh0") -> str:
+        return str(json.loads(self.ip("-j", "link", "show", ifname))[0]["address"])
+
     def pids(self) -> list[int]:
         return [int(word) for word in command("ip", "netns", "pids", self.name).split()]
 
@@ -147,9 +150,6 @@ class Container(Space):
     @property
     def word(self) -> str:
         return f"netns:{self.name}"
-
-    def mac(self, ifname: str = "mesh0") -> str:
-        return str(json.loads(self.ip("-j", "link", "show", ifname))[0]["address"])
 
     def has(self, ifname: str = "mesh0") -> bool:
         return any(link["ifname"] == ifname for link in json.loads(self.ip("-j", "link")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,10 @@ from meshd.capture.bridge import bridge_fdb, bridge_ports, enslave, ensure_bridg
 from meshd.capture.links import Link, require_link
 from meshd.errors import UserError
 from meshd.ids import Mac, parse_mac
-from tests.netns.capture_helpers import Space, spaces
+from tests.netns.capture_helpers import Space
 
 MAC = parse_mac("06:00:00:00:00:99")
 OTHER_MAC = parse_mac("06:00:00:00:00:98")
-
-
-@pytest.fixture
-def host() -> Iterator[Space]:
-    with spaces("host") as (space,):
-        yield space
 
 
 def ensure(host: Space, mac: Mac = MAC, mtu: int = 1372) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,11 +23,10 @@ NETFILTER = Path("/proc/sys/net/bridge")
 
 
 @pytest.fixture
-def host() -> Iterator[Space]:
+def host(host: Space) -> Space:
     """A host whose bridges meet iptables, as Docker sets it."""
-    with spaces("host") as (space,):
-        set_netfilter(space, 1)
-        yield space
+    set_netfilter(host, 1)
+    return host
 
 
 def set_netfilter(space: Space, value: int) -> None:

@@ -16,16 +16,10 @@ from meshd.capture.links import find_link
 from meshd.capture.tap import TX_QUEUE_FRAMES, VNET_HEADER_SIZE, TapDevice, open_tap, prepare_tap, tap_tx_dropped
 from meshd.errors import UserError
 from meshd.ids import Mac
-from tests.netns.capture_helpers import Space, spaces
+from tests.netns.capture_helpers import Space
 
 FRAME = bytes.fromhex("ffffffffffff 020000000001 88b5") + b"marked payload".ljust(46, b".")
 NO_OFFLOAD = bytes(VNET_HEADER_SIZE)
-
-
-@pytest.fixture
-def host() -> Iterator[Space]:
-    with spaces("host") as (space,):
-        yield space
 
 
 @pytest.fixture

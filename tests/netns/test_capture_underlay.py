@@ -21,27 +21,26 @@ from tests.netns.capture_helpers import Space, spaces
 
 
 @pytest.fixture
-def host() -> Iterator[Space]:
-    with spaces("host") as (space,):
-        space.command("ip", "link", "add", "eth0", "mtu", "1460", "type", "veth", "peer", "name", "wire")
-        for command in (
-            "link set wire up",
-            "link set eth0 up",
-            "addr add 192.0.2.1/24 dev eth0",
-            "addr add 192.0.2.9/24 dev eth0",
-            "addr add 169.254.7.7/16 dev eth0",
-            "-6 addr add 2001:db8::1/64 dev eth0 nodad",
-            "-6 addr add 2001:db8::2/64 dev eth0 nodad preferred_lft 0",
-            "route add default via 192.0.2.254",
-            "link add docker0 type bridge",
-            "addr add 172.17.0.1/16 dev docker0",
-            "link set docker0 up",
-            "link add meshd type bridge",
-            "addr add 10.2.0.1/16 dev meshd",
-            "link set meshd up",
-        ):
-            space.command("ip", *command.split())
-        yield space
+def host(host: Space) -> Space:
+    host.command("ip", "link", "add", "eth0", "mtu", "1460", "type", "veth", "peer", "name", "wire")
+    for command in (
+        "link set wire up",
+        "link set eth0 up",
+        "addr add 192.0.2.1/24 dev eth0",
+        "addr add 192.0.2.9/24 dev eth0",
+        "addr add 169.254.7.7/16 dev eth0",
+        "-6 addr add 2001:db8::1/64 dev eth0 nodad",
+        "-6 addr add 2001:db8::2/64 dev eth0 nodad preferred_lft 0",
+        "route add default via 192.0.2.254",
+        "link add docker0 type bridge",
+        "addr add 172.17.0.1/16 dev docker0",
+        "link set docker0 up",
+        "link add meshd type bridge",
+        "addr add 10.2.0.1/16 dev meshd",
+        "link set meshd up",
+    ):
+        host.command("ip", *command.split())
+    return host
 
 
 def test_endpoints_that_others_may_reach(host: Space) -> None:

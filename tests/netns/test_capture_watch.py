@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
@@ -19,12 +19,6 @@ from meshd.ids import parse_mac
 from tests.netns.capture_helpers import Space, spaces
 
 MAC = parse_mac("06:00:00:00:00:99")
-
-
-@pytest.fixture
-def host() -> Iterator[Space]:
-    with spaces("host") as (space,):
-        yield space
 
 
 def on_uvloop(host: Space, main: Callable[[], Awaitable[None]]) -> None:

@@ -6,7 +6,6 @@ is asserted are losses and counts, with room for a busy machine.
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.contender import rss_mib
 from meshd.crypto.identity import Identity
 from meshd.crypto.meshkey import MeshKey
 from meshd.crypto.wire import Message, MessageType, encode_message, mac1_static
@@ -25,7 +25,7 @@ ADDRESSES = ("10.32.78.1", "10.32.78.2")
 ROUTER = "10.9.0.254"  # where the victim sends what is for invented addresses
 RATE, SECONDS = 100_000, 60  # ended earlier
 FORGED = 3000
-RSS_GROWTH_KIB = 8192
+RSS_GROWTH_MIB = 8
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +56,11 @@ def attacker(lab: Lab) -> Iterator[Space]:
         space.ip("link", "set", "eth0", "up")
         lab.switch.ip("link", "set", "patk", "master", "br0", "up")
         victim = lab.hosts[0]
-        victim.ip("neigh", "add", ROUTER, "lladdr", mac_of(space), "dev", "eth0", "nud", "permanent")
+        victim.ip("neigh", "add", ROUTER, "lladdr", space.mac("eth0"), "dev", "eth0", "nud", "permanent")
         victim.ip("route", "add", "default", "via", ROUTER)
         yield space
     finally:
         space.remove()
-
-
-def mac_of(space: Space) -> str:
-    return str(json.loads(space.ip("-j", "link", "show", "eth0"))[0]["address"])
 
 
 def forged(victim: Host, kind: str) -> bytes:
@@ -86,7 +82,7 @@ def forged(victim: Host, kind: str) -> bytes:
 class Flood:
     def __init__(self, attacker: Space, victim: Host, datagrams: bytes) -> None:
         words = ["nsenter", f"--net={attacker.path}", sys.executable, "-m", "tests.netns.flooder"]
-        words += ["eth0", mac_of(victim), victim.address, str(SECONDS), str(RATE)]
+        words += ["eth0", victim.mac("eth0"), victim.address, str(SECONDS), str(RATE)]
         root = Path(__file__).parent.parent.parent
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=root)
         assert self.process.stdin is not None
@@ -105,10 +101,6 @@ class Flood:
         return self.process.poll() is None
 
 
-def rss_kib(host: Host) -> int:
-    return int(Path(f"/proc/{host.pid}/statm").read_text().split()[1]) * 4
-
-
 def dropped(host: Host) -> int:
     drops = host.report()["Drops"]
     return sum(drops.get(name, 0) for name in ("rate_limited", "bad_mac1", "bad_handshake", "no_cookie"))
@@ -117,7 +109,7 @@ def dropped(host: Host) -> int:
 @pytest.mark.parametrize(("kind", "joining"), [("bad mac1", 2), ("right mac1", 3)])
 def test_a_flood_of_handshakes(lab: Lab, containers: list[Container], attacker: Space, kind: str, joining: int) -> None:
     victim, joins = lab.hosts[0], lab.hosts[joining]
-    before = rss_kib(victim)
+    before = rss_mib([victim.pid])
     with (
         Flood(attacker, victim, forged(victim, kind)) as flood,
         Stream(containers[0], containers[1], ADDRESSES[1]) as out,
@@ -136,6 +128,6 @@ def test_a_flood_of_handshakes(lab: Lab, containers: list[Container], attacker: 
     assert drops.get("kernel_udp", 0) == 0, "the flood has a queue of its own"
     assert dropped(victim) > 20_000
     assert ("bad_handshake" in drops) == (kind == "right mac1"), "which has the victim do a DH"
-    assert rss_kib(victim) < before + RSS_GROWTH_KIB
+    assert rss_mib([victim.pid]) < before + RSS_GROWTH_MIB
     assert joins.established() >= {"host1", "host2"}
     joins.meshd("stop")

@@ -12,6 +12,7 @@ from subprocess import DEVNULL, Popen
 
 import pytest
 
+from bench.contender import cpu_seconds
 from tests.netns.lab import Container, Host, Lab, until
 from tests.netns.traffic import groups_reach, tcp_arrives_whole
 
@@ -139,18 +140,13 @@ def test_an_interface_goes_down_and_away_and_comes_back(lab: Lab) -> None:
     web.reach(STATION)
     second.ip("link", "del", "w0")
     until(lambda: "gone" in second.meshd("status").out, "status says that the interface is gone")
-    used = cpu_seconds(second.pid)
+    used = cpu_seconds([second.pid])
     assert not web.ping(STATION)
-    assert cpu_seconds(second.pid) - used < 0.5
+    assert cpu_seconds([second.pid]) - used < 0.5
     plug_in(second, station)
     web.reach(STATION)
     assert station.ping(WEB, count=5)
     assert "gone" not in second.meshd("status").out
-
-
-def cpu_seconds(pid: int) -> float:
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / 100
 
 
 @pytest.mark.parametrize(
