@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -94,9 +94,22 @@ class Space:
     def __init__(self, role: str) -> None:
         self.name = f"mdp{os.getpid()}-{next(_numbers)}{role}"
         self.path = f"/run/netns/{self.name}"
-        command("ip", "netns", "add", self.name)
-        self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        self.ip("link", "set", "lo", "up")
+        self.fd = -1
+        self._there = True
+        with self._or_removed():
+            command("ip", "netns", "add", self.name)
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self.ip("link", "set", "lo", "up")
+
+    @contextlib.contextmanager
+    def _or_removed(self) -> Iterator[None]:
+        """What fails, or is interrupted, before anybody holds the namespace leaves none."""
+        try:
+            yield
+        except BaseException:
+            if os.path.exists(self.path):
+                self.remove()
+            raise
 
     def ip(self, *arguments: str) -> str:
         return command("ip", "-n", self.name, *arguments)
@@ -129,10 +142,12 @@ class Space:
         return [int(word) for word in command("ip", "netns", "pids", self.name).split()]
 
     def remove(self) -> None:
-        if self.fd < 0:
+        if not self._there:
             return
-        os.close(self.fd)
-        self.fd = -1
+        self._there = False
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
         until(self._end_processes, f"the processes in {self.name} end")
         command("ip", "netns", "del", self.name)
 
@@ -164,10 +179,11 @@ class Host(Space):
         self.address, length = (f"10.9.0.{number}", 24) if family == 4 else (f"fd09::{number}", 64)
         self.folder = folder / self.nickname
         self.port = f"p{number}"  # our port of the switch
-        self.ip("link", "add", "eth0", "type", "veth", "peer", "name", self.port, "netns", switch.name)
-        self.ip("addr", "add", f"{self.address}/{length}", "dev", "eth0", *(["nodad"] if family == 6 else []))
-        self.ip("link", "set", "eth0", "up")
-        switch.ip("link", "set", self.port, "master", "br0", "up")
+        with self._or_removed():
+            self.ip("link", "add", "eth0", "type", "veth", "peer", "name", self.port, "netns", switch.name)
+            self.ip("addr", "add", f"{self.address}/{length}", "dev", "eth0", *(["nodad"] if family == 6 else []))
+            self.ip("link", "set", "eth0", "up")
+            switch.ip("link", "set", self.port, "master", "br0", "up")
         self.environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
         self.environment["DOCKER_HOST"] = f"unix://{self.folder}-docker.sock"  # never this machine's own Docker
 
