@@ -93,6 +93,7 @@ class Node:
         self._reroute_at: float | None = None
         self._drain_at: float | None = None
         self._all_parts_at = now
+        self._between_slices = False  # of records that wait: nothing else has had its turn since the last call
         self.directory = Directory(self.host_id, self.drops)
         self.reach = Reach()
         self.routes = Routes(self.directory)
@@ -302,7 +303,8 @@ class Node:
 
     def handle_timer(self, now: float) -> None:
         self.touched = True
-        if self.gossip.busy and now < self._all_parts_at and not self._upcalls.noted:
+        self._between_slices = self.gossip.busy and now < self._all_parts_at and not self._upcalls.noted
+        if self._between_slices:
             self._take_records(now)
             return
         self._all_parts_at = now + ALL_PARTS_S
@@ -334,8 +336,13 @@ class Node:
             self._sweep(now)
 
     def poll_transmit(self, now: float, buffered: Callable[[LinkId], int]) -> list[Output]:
-        """Everything to be done now. `buffered`: bytes that wait in a link's socket, so that a slow one merges what waits."""
+        """Everything to be done now. `buffered`: bytes that wait in a link's socket, so that a slow one merges what waits.
+
+        Nothing between two slices of records: what is passed on of them goes out together.
+        """
         self.touched = False
+        if self._between_slices and self.gossip.busy:
+            return []
         outputs = [*self._outputs, *self.links.poll(now, buffered)]
         self._outputs.clear()
         self._drain_at = now + DRAIN_S if self.gossip.waiting else None

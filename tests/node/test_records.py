@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
+from meshd.crypto.identity import Identity, host_id_of
 from meshd.gossip.gossip import SLICE
+from meshd.gossip.link import ControlLink
+from meshd.gossip.messages import Message, Records
+from meshd.gossip.records import Batch, Record, sign_record
 from meshd.ids import Mac
 from meshd.node.node import ALL_PARTS_S
 from meshd.node.peers import PeerTable
-from tests.sim.meshes import FakeSignatures, Mesh
+from tests.sim.meshes import FakeSignatures, Mesh, mesh_key
 
 RECORDS = 200
 
@@ -40,6 +47,41 @@ def test_records_that_wait_do_not_bring_everything_else_with_them(monkeypatch: p
     assert signatures.verified - verified == RECORDS  # one each, in this many goes:
     assert len(ticks) < RECORDS / SLICE / 2
     assert not here.node.gossip.busy
+
+
+def test_what_is_passed_on_of_a_burst_goes_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = Mesh(seed=5, hosts=3, signatures=FakeSignatures())
+    mesh.start()
+    mesh.wait(mesh.meshed, 10.0)
+    mesh.run(3.0)
+    here, there, other = mesh.hosts
+    sent = 0
+    seal = ControlLink.send_message
+
+    def counted(link: ControlLink, message: Message) -> None:
+        nonlocal sent
+        sent += isinstance(message, Records) and link.host == other.host_id
+        seal(link, message)
+
+    monkeypatch.setattr(ControlLink, "send_message", counted)
+    batch = publisher(RECORDS)
+    link = next(link for link, host in here.node.gossip.links.items() if host == there.host_id)
+    here.node.gossip.receive(link, Records((batch,)), here.now)
+    here.wake()
+    mesh.run(1.0)
+    assert len(other.node.gossip.store.logs[batch.origin].records) == RECORDS
+    assert sent < 5  # not one for each slice
+
+
+def publisher(count: int) -> Batch:
+    """What a host far away says, `count` records."""
+    public = b"\x07" * 32
+    blank = Record(host_id_of(public), 1, 0, b"", b"v", b"")
+    sign = FakeSignatures().signer
+    records = [blank._replace(seq=number + 1, key=b"z%d" % number) for number in range(count)]
+    identity = cast(Identity, SimpleNamespace(ed25519_public=public))
+    mesh_id = mesh_key(5).mesh_id
+    return Batch(public, 1, 0, True, None, tuple(sign_record(mesh_id, record, sign(identity)) for record in records))
 
 
 def test_everything_else_has_its_turn_while_records_wait(monkeypatch: pytest.MonkeyPatch) -> None:
