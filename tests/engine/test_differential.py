@@ -6,11 +6,13 @@ nobody; datagrams are lost, doubled, turned around and flipped on their way to b
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ from meshd.crypto.aead import Suite
 from meshd.drops import DropReason
 from meshd.forward.engine.interface import Verdict
 from meshd.forward.engine.native.engine import NativeEngine
+from meshd.forward.engine.native.threaded import ThreadedEngine
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.entries import ENTRY_HEADER_SIZE
 from meshd.forward.ethernet import parse_headers
@@ -275,3 +278,31 @@ def test_without_faults(story: list[Step], suite: Suite) -> None:
 @given(st.lists(steps, min_size=1, max_size=8), st.integers(0, 1 << 30), st.sampled_from([0.05, 0.5]))
 def test_with_faults(story: list[Step], seed: int, rate: float) -> None:
     compare(story, *both(seed, rate, Suite.AES_256_GCM))
+
+
+class Unordered(Play):
+    """Pieces, and what comes first under a key, may be overtaken on arrival."""
+
+    def seen(self) -> dict[str, object]:
+        return super().seen() | {"frames": {name: sorted(frames) for name, frames in self.frames.items()}}
+
+
+@given(st.lists(steps, min_size=1, max_size=8), st.integers(0, 1 << 30), st.sampled_from([0.0, 0.05, 0.5]))
+def test_what_waits_for_python_fares_like_what_need_not_wait(story: list[Step], seed: int, rate: float) -> None:
+    """One capture each time: of several, those that need Python may be overtaken by those of other flows."""
+    with one_by_one():
+        compare(story, *(Unordered(engine, seed, rate, Suite.AES_256_GCM) for engine in (PythonEngine, ThreadedEngine)))
+
+
+@contextlib.contextmanager
+def one_by_one() -> Iterator[None]:
+    """Every capture in a wake-up of its own."""
+    send = OneSide.send
+
+    def send_each(side: OneSide, *captures: bytes) -> None:
+        for one in captures:
+            send(side, one)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OneSide, "send", send_each)
+        yield

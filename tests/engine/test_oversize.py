@@ -243,7 +243,7 @@ def test_a_path_that_shrinks_and_grows_again() -> None:
     packet, stream = udp(bytes(1300)), tcp(bytes(5000))
     for size in (1472, SMALL, 1000, 524, 1472):
         pair.a.engine.set_path(PEER, pair.b.endpoint, size)
-        written = pair.carry(capture(packet), super_frame(stream, 1332))
+        written = pair.carry(capture(packet)) + pair.carry(super_frame(stream, 1332))
         fits = min(1332, size - 34 - 54)
         assert whole(written) == [bytes(packet), *cut(stream, fits)]
 

@@ -209,7 +209,7 @@ class Upcalls(Protocol):
 
 
 class Engine(Protocol):
-    """An engine's tables and pumps. All calls come from the loop's thread; none blocks."""
+    """An engine's tables and pumps. All calls come from the loop's thread; none blocks for longer than a pump takes."""
 
     name: str  # "python", "native"
     drops: DropCounters
@@ -290,6 +290,26 @@ class Engine(Protocol):
 
     def set_mirror(self, mirror: Mirror | None) -> None:
         """Show every inner frame to `mirror` from now on; None: nobody looks, and the packet path is as it was."""
+        ...
+
+    # who pumps
+    def start(self) -> int | None:
+        """None: the caller calls the pumps, whenever a port is readable.
+
+        Else the engine pumps by itself from now on, and the caller calls `take_upcalls` whenever this descriptor is readable.
+        """
+        ...
+
+    def stop(self) -> None:
+        """No pump runs any more; ports may be closed. May be called again."""
+        ...
+
+    def drop_frames(self) -> None:
+        """The frame port is about to be closed: an engine that pumps by itself waits for it no longer."""
+        ...
+
+    def take_upcalls(self, now: float) -> bool:
+        """What an engine that pumps by itself had to leave, for 1 ms at most; True: more waits. Raises as `pump_frames` does."""
         ...
 
     # the packet path

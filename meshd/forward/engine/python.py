@@ -158,6 +158,20 @@ class PythonEngine:
     def set_mirror(self, mirror: Mirror | None) -> None:
         self._outbound.mirror = self._inbound.mirror = mirror
 
+    # who pumps
+
+    def start(self) -> int | None:
+        return None
+
+    def stop(self) -> None:
+        pass
+
+    def drop_frames(self) -> None:
+        pass
+
+    def take_upcalls(self, now: float) -> bool:
+        return False
+
     # the packet path
 
     def pump_frames(self, now: float) -> bool:

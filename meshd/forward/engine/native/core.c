@@ -7,9 +7,10 @@
 
 static PyObject *make_core(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"outbound", "inbound", NULL};
+    static char *names[] = {"outbound", "inbound", "queues", NULL};
     PyObject *outbound, *inbound;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO", names, &outbound, &inbound))
+    int queues = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|p", names, &outbound, &inbound, &queues))
         return NULL;
     if (Py_TYPE(outbound) != flow_table_type || Py_TYPE(inbound) != flow_table_type) {
         PyErr_SetString(PyExc_TypeError, "not a FlowTable of this module");
@@ -23,7 +24,8 @@ static PyObject *make_core(PyTypeObject *type, PyObject *args, PyObject *keyword
     core->peers = PyList_New(0);
     core->capture_memory = malloc(RELAY_HEADER_SIZE + CAPTURE_SIZE + AEAD_TAG_SIZE);
     core->capture = core->capture_memory + RELAY_HEADER_SIZE;
-    bool complete = core->peers && core->capture_memory;
+    core->queues = queues;
+    bool complete = core->peers && core->capture_memory && thread_prepare(core) && (!queues || queues_prepare(core));
     for (int i = 0; i < MAX_LANES; i++) /* touched, and so real memory, only when needed */
         complete &= (core->lanes[i].data = malloc(LANE_SIZE)) != NULL;
     for (int i = 0; i < RECEIVE_BUFFERS; i++)
@@ -56,6 +58,8 @@ static void free_key(struct receive_key *key)
 static void free_core(PyObject *self)
 {
     struct core *core = (struct core *)self;
+    thread_release(core);
+    queues_release(core);
     for (Py_ssize_t i = 0; core->peers && i < PyList_Size(core->peers); i++) {
         struct peer *peer = (struct peer *)PyList_GetItem(core->peers, i); /* may live on: its flows' objects have it */
         peer->lane = NULL;
@@ -272,6 +276,7 @@ static PyObject *take_drops(PyObject *self, PyObject *unused)
     struct core *core = (struct core *)self;
     PyObject *result = PyDict_New();
     (void)unused;
+    core_hold(core);
     for (int reason = 0; result && reason < MAX_DROP_REASONS; reason++) {
         if (!core->drops[reason])
             continue;
@@ -282,11 +287,24 @@ static PyObject *take_drops(PyObject *self, PyObject *unused)
         Py_XDECREF(key);
         Py_XDECREF(count);
     }
+    core_release(core);
     return result;
 }
 
-/* The end of a call that may have called back: NULL if something there went wrong. */
-static PyObject *finish(struct core *core, PyObject *result)
+/* set_mirrored(bool): somebody looks at every frame from now on, or nobody; a pump that does not queue is not run meanwhile. */
+static PyObject *set_mirrored(PyObject *self, PyObject *mirrored)
+{
+    struct core *core = (struct core *)self;
+    int value = PyObject_IsTrue(mirrored);
+    if (value < 0)
+        return NULL;
+    core_hold(core);
+    core->mirrored = value && core->queues;
+    core_release(core);
+    Py_RETURN_NONE;
+}
+
+PyObject *finish(struct core *core, PyObject *result)
 {
     if (!core->thread && core->failed) {
         core->failed = false;
@@ -336,7 +354,7 @@ static PyObject *pumped(struct core *core, bool more)
 {
     PyEval_RestoreThread(core->thread);
     core->thread = NULL;
-    core->pumping = false;
+    core->pumping = core->queued = false;
     core->engine = core->frames = NULL;
     return finish(core, PyBool_FromLong(more));
 }
@@ -348,6 +366,7 @@ static bool begin_pump(struct core *core, PyObject *engine, PyObject *frames, in
         return false;
     }
     core->pumping = true;
+    core->queued = core->queues;
     core->engine = engine;
     core->frames = frames;
     core->frames_fd = fd;
@@ -397,6 +416,13 @@ PyTypeObject *make_core_type(void)
         {"take_bytes", take_bytes, METH_O, NULL},
         {"drop_key", drop_key, METH_O, NULL},
         {"take_drops", take_drops, METH_NOARGS, NULL},
+        {"set_mirrored", set_mirrored, METH_O, NULL},
+        {"start_pump", start_pump, METH_O, NULL},
+        {"stop_pump", stop_pump, METH_NOARGS, NULL},
+        {"watch_frames", watch_frames, METH_O, NULL},
+        {"take_upcall", take_upcall, METH_VARARGS, NULL},
+        {"hold", hold, METH_NOARGS, NULL},
+        {"release", release, METH_NOARGS, NULL},
         {"relay_for", relay_for, METH_VARARGS, NULL},
         {"add_relay_key", add_relay_key, METH_VARARGS, NULL},
         {"add_route", add_route, METH_VARARGS, NULL},

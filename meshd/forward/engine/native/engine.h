@@ -1,7 +1,8 @@
 /* What the packet path works on. Everything is made under the GIL, in calls from Python; nothing is allocated per packet.
  *
  * While a pump runs the GIL is released. It is taken again for calls into Python only (`enter_python`), and those may call back
- * into everything here but the pumps. */
+ * into everything here but the pumps. A pump in a thread of its own (thread.c) takes it never: what it needs Python for it puts into
+ * a queue (upcalls.c). */
 #ifndef MESHD_ENGINE_H
 #define MESHD_ENGINE_H
 
@@ -62,6 +63,8 @@ enum {
     SHORT_ID_SIZE = 8,
     ROUTE_SIZE = 20, /* of the header of type 8: what follows the counter */
     MAX_ENTRIES = 96, /* a datagram with more of them goes to Python */
+    UPCALL_QUEUE_SIZE = 4 << 20,
+    MAX_BEHIND = 64, /* captures of one flow that wait for Python before others of it go past them */
 };
 
 struct port {
@@ -141,6 +144,14 @@ struct route {
     struct peer *via; /* NULL: free */
 };
 
+/* What waits for Python in one direction: records from `tail` to `head`, around the end. */
+struct upcall_queue {
+    uint8_t *memory;
+    uint32_t head, tail, used;
+};
+
+enum { UPCALLS_INBOUND, UPCALLS_OUTBOUND, UPCALL_QUEUES };
+
 enum { KEY_BUCKETS = 4096, MAX_PORTS = 4, MAX_CAPTURE_PARTS = 160, MAX_ROUTES = 4096 };
 
 struct core {
@@ -156,6 +167,9 @@ struct core {
     PyObject *engine;      /* borrowed: its methods are the way back */
     PyThreadState *thread; /* while the GIL is released */
     bool pumping;
+    bool queues;   /* a pump never calls Python but queues what it would have called it for */
+    bool queued;   /* such a pump is running */
+    bool mirrored; /* somebody looks: everything is Python's */
     PyObject *error[3];    /* an exception that ends the pump */
     bool failed;
     double now;
@@ -189,6 +203,12 @@ struct core {
     const uint8_t *carried_from; /* the source of the datagram that is unwrapped; NULL: what is looked at came by itself */
     PyObject *relayed;           /* the Relayed of `relayed_source` */
     uint8_t relayed_source[SHORT_ID_SIZE];
+
+    /* a pump in a thread of its own */
+    struct pump_thread *pump;
+    struct upcall_queue upcalls[UPCALL_QUEUES];
+    int next_queue;
+    int frames_error; /* errno of the frame port's failure, until it is told */
 };
 
 /* The GIL, and exceptions of what is called under it. */
@@ -248,6 +268,7 @@ void write_frame(struct core *core, struct iovec *parts, int count);
 int receive_datagrams(struct core *core, struct port *port, int first, int limit);
 unsigned send_parts(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent);
 int64_t nanoseconds(struct core *core);
+void send_to_python(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size);
 
 /* outbound.c, inbound.c: the pumps; true: there is more */
 bool pump_frames(struct core *core);
@@ -255,6 +276,9 @@ bool pump_datagrams(struct core *core, struct port *port);
 uint32_t datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left);
 uint32_t other_datagrams(struct core *core, const struct received *from, const uint8_t *data, uint32_t left);
 bool is_confirmed(struct core *core, struct receive_key *key);
+void capture_to_python(struct core *core, PyObject *capture);
+void datagrams_to_python(struct core *core, const struct received *from, const uint8_t *data, uint32_t bytes, uint32_t size);
+void opened_to_python(struct core *core, const struct received *from, struct receive_key *key, uint64_t counter, bool vouched, const uint8_t *plain, uint32_t size);
 
 /* relay.c: type 8 */
 uint32_t relay_datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left);
@@ -264,6 +288,28 @@ bool seal_relay(struct seal_key *relay, uint8_t *data, uint32_t size);
 void put_route(struct core *core, const uint8_t *destination, struct peer *via);
 PyObject *relay_for(PyObject *core, PyObject *args), *add_relay_key(PyObject *core, PyObject *args), *add_route(PyObject *core, PyObject *args);
 PyObject *void_routes(PyObject *core, PyObject *unused), *take_relayed(PyObject *core, PyObject *args);
+
+/* upcalls.c: what a pump that queues leaves for Python */
+bool queues_prepare(struct core *core);
+void queues_release(struct core *core);
+uint8_t *queue_capture(struct core *core, struct flow *flow, uint32_t size);
+void queue_datagrams(struct core *core, const struct received *from, const uint8_t *data, uint32_t bytes, uint32_t size);
+void queue_opened(struct core *core, const struct received *from, const struct receive_key *key, uint64_t counter, bool vouched, const uint8_t *plain, uint32_t size);
+void queue_send(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size);
+bool upcalls_wait(const struct core *core);
+bool give_upcall(struct core *core);
+
+/* thread.c: the lock, and the thread */
+bool thread_prepare(struct core *core);
+void thread_release(struct core *core);
+void core_hold(struct core *core);
+void core_release(struct core *core);
+bool is_wanted(const struct core *core);
+PyObject *start_pump(PyObject *core, PyObject *fd), *stop_pump(PyObject *core, PyObject *unused), *watch_frames(PyObject *core, PyObject *fd);
+PyObject *take_upcall(PyObject *core, PyObject *args), *hold(PyObject *core, PyObject *unused), *release(PyObject *core, PyObject *unused);
+
+/* core.c: the end of a call that may have called back; NULL if something there went wrong */
+PyObject *finish(struct core *core, PyObject *result);
 
 /* Receive keys by index. Indices are random, so their low bits are as good as a hash. */
 static inline struct receive_key *find_key(struct core *core, uint32_t index)

@@ -26,7 +26,7 @@ from meshd.forward.engine.relaying import RelayPort
 from meshd.forward.engine.tables import MAX_FLOWS, FlowTable, Peer, ReceiveKey
 from meshd.ids import Endpoint, Relayed, ShortId, SlotId
 
-__all__ = ["NativeEngine"]
+__all__ = ["NativeEngine", "descriptor"]
 
 
 class NativeEngine(PythonEngine):
@@ -37,6 +37,7 @@ class NativeEngine(PythonEngine):
     _inbound_type = NativeInbound
     _relaying_type = NativeRelaying
     _send_key_type = NativeSendKey
+    _queues = False  # what C needs Python for
 
     def __init__(
         self,
@@ -49,11 +50,11 @@ class NativeEngine(PythonEngine):
         clock: Callable[[], float],
     ) -> None:
         outbound, inbound = _core.FlowTable(MAX_FLOWS), _core.FlowTable(MAX_FLOWS)
-        self.core = _core.Core(outbound, inbound)
+        self.core = _core.Core(outbound, inbound, self._queues)
         super().__init__(frames, ports, upcalls, origin=origin, boot=boot, clock=clock, aead_factory=_new_aead)
         self._asking.outbound = cast(FlowTable[bytes], outbound)
         self._asking.inbound = cast(FlowTable[InboundKey], inbound)
-        self._numbers = {port.family: self.core.add_port(port, _descriptor(port), port.family) for port in ports}
+        self._numbers = {port.family: self.core.add_port(port, descriptor(port), port.family) for port in ports}
         self._outbound_half = cast(NativeOutbound, self._outbound)
         self._outbound_half.engine = self
         self._inbound_half = cast(NativeInbound, self._inbound)
@@ -93,7 +94,7 @@ class NativeEngine(PythonEngine):
             return super().pump_frames(now)
         frames = self._frames
         try:
-            return self.core.pump_frames(self, frames, _descriptor(frames), now)
+            return self.core.pump_frames(self, frames, descriptor(frames), now)
         finally:
             self._outbound_half.flush_own()
 
@@ -102,7 +103,7 @@ class NativeEngine(PythonEngine):
         number, frames = self._numbers[port.family], self._frames
         if self._inbound.mirror is None:
             try:
-                return self.core.pump_datagrams(self, frames, _descriptor(frames), number, now)
+                return self.core.pump_datagrams(self, frames, descriptor(frames), number, now)
             finally:
                 self._outbound_half.flush_own()
         self._overflow[port.family] = self.core.overflow(number)
@@ -142,6 +143,10 @@ class NativeEngine(PythonEngine):
 
     def native_relayed(self, source: bytes) -> Relayed:
         return Relayed(ShortId(source))
+
+    def flush(self) -> None:
+        """What is in hand for any peer goes out, C's too."""
+        self._outbound_half.flush()
 
     # what it has seen
 
@@ -203,7 +208,7 @@ class NativeEngine(PythonEngine):
         self.core.close_peer(core)
 
 
-def _descriptor(port: FramePort | DatagramPort) -> int:
+def descriptor(port: FramePort | DatagramPort) -> int:
     """What C may read and write itself; -1: it asks the port."""
     return port.fileno() if getattr(port, "direct", False) else -1
 

@@ -19,6 +19,8 @@ struct flow {
     uint8_t action, reason;
     struct peer *peer;
     PyObject *object;
+    uint32_t behind;   /* captures of it that wait for Python: those after them wait too … */
+    bool overtaken;    /* … unless there were so many that they would never end: until none waits */
     uint64_t frames, bytes; /* since they were added to the object's own */
     double last_used;
     struct flow *next;            /* of the same bucket */

@@ -72,21 +72,30 @@ static PyObject *endpoint_of(struct core *core, const struct received *from)
 }
 
 /* Datagrams of one size, the last one perhaps shorter. */
-static void hand_over_datagrams(struct core *core, const struct received *from, const uint8_t *data, uint32_t bytes, uint32_t size)
+void datagrams_to_python(struct core *core, const struct received *from, const uint8_t *data, uint32_t bytes, uint32_t size)
 {
-    end_series(core);
-    bool entered = enter_python(core);
     PyObject *source = endpoint_of(core, from), *done = NULL;
     if (source)
         done = PyObject_CallMethod(core->engine, "native_take", "(y#IOd)", (const char *)data, (Py_ssize_t)bytes, (unsigned)size, source, core->now);
     Py_XDECREF(done);
+}
+
+static void hand_over_datagrams(struct core *core, const struct received *from, const uint8_t *data, uint32_t bytes, uint32_t size)
+{
+    end_series(core);
+    if (core->queued) {
+        queue_datagrams(core, from, data, bytes, size);
+        return;
+    }
+    bool entered = enter_python(core);
+    datagrams_to_python(core, from, data, bytes, size);
     leave_python(core, entered);
 }
 
-/* Has something authentic come in under this key? Python sees to the first. */
+/* Has something authentic come in under this key? Python sees to the first, and tells a pump that cannot ask (upcalls.c). */
 bool is_confirmed(struct core *core, struct receive_key *key)
 {
-    if (!key->confirmed) {
+    if (!key->confirmed && !core->queued) {
         bool entered = enter_python(core);
         PyObject *first = PyObject_GetAttrString(key->object, "first");
         key->confirmed = first && PyObject_IsTrue(first) == 0;
@@ -96,14 +105,25 @@ bool is_confirmed(struct core *core, struct receive_key *key)
     return key->confirmed;
 }
 
-static void hand_over_opened(struct core *core, const struct received *from, struct receive_key *key, const uint8_t *header, const uint8_t *plain, uint32_t size)
+void opened_to_python(struct core *core, const struct received *from, struct receive_key *key, uint64_t counter, bool vouched, const uint8_t *plain, uint32_t size)
 {
-    bool entered = enter_python(core);
     PyObject *source = endpoint_of(core, from), *done = NULL;
     if (source)
-        done = PyObject_CallMethod(core->engine, "native_opened", "(OKiy#Od)", key->object, (unsigned long long)load_le64(header + 8),
-                                   (int)(header[1] & FLAG_VOUCHED), (const char *)plain, (Py_ssize_t)size, source, core->now);
+        done = PyObject_CallMethod(core->engine, "native_opened", "(OKiy#Od)", key->object, (unsigned long long)counter, (int)vouched,
+                                   (const char *)plain, (Py_ssize_t)size, source, core->now);
     Py_XDECREF(done);
+}
+
+static void hand_over_opened(struct core *core, const struct received *from, struct receive_key *key, const uint8_t *header, const uint8_t *plain, uint32_t size)
+{
+    uint64_t counter = load_le64(header + 8);
+    bool vouched = header[1] & FLAG_VOUCHED;
+    if (core->queued) {
+        queue_opened(core, from, key, counter, vouched, plain, size);
+        return;
+    }
+    bool entered = enter_python(core);
+    opened_to_python(core, from, key, counter, vouched, plain, size);
     leave_python(core, entered);
 }
 
@@ -223,6 +243,10 @@ uint32_t other_datagrams(struct core *core, const struct received *from, const u
 uint32_t datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left)
 {
     uint32_t size = left < from->segment ? left : from->segment;
+    if (core->mirrored) {
+        hand_over_datagrams(core, from, data, left, size);
+        return left;
+    }
     if (data[0] == RELAY_FIRST_BYTE)
         return relay_datagram(core, from, data, left);
     if (core->run.count)
@@ -287,7 +311,7 @@ bool pump_datagrams(struct core *core, struct port *port)
                 at += datagram(core, from, from->data + at, from->size - at);
             relay_flush(core);
         }
-        if (budget <= 0 || nanoseconds(core) >= deadline) {
+        if (budget <= 0 || is_wanted(core) || nanoseconds(core) >= deadline) {
             more = true;
             break;
         }

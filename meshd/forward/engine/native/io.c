@@ -82,6 +82,10 @@ ssize_t read_capture(struct core *core)
         return size;
     if (size == 0 || errno == EAGAIN || errno == EINTR)
         return IO_NOTHING;
+    if (core->queued) {
+        core->frames_error = errno;
+        return IO_FAILED;
+    }
     bool entered = enter_python(core);
     PyErr_SetFromErrno(PyExc_OSError);
     leave_python(core, entered);
@@ -190,9 +194,8 @@ int receive_datagrams(struct core *core, struct port *port, int first, int limit
 }
 
 /* The Python engine's own way of sending, with its counting. */
-static void send_python(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size)
+void send_to_python(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size)
 {
-    bool entered = enter_python(core);
     struct port *port = hop->port;
     PyObject *done = PyObject_CallMethod(core->engine, "native_send", "(OOy#I)", hop->slot, source ? source->slot : Py_None, (const char *)data,
                                          (Py_ssize_t)bytes, (unsigned)size);
@@ -205,6 +208,16 @@ static void send_python(struct core *core, struct peer *hop, struct peer *source
         Py_XDECREF(segmenting);
     }
     Py_XDECREF(done);
+}
+
+static void send_python(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size)
+{
+    if (core->queued && hop->port->fd >= 0) {
+        queue_send(core, hop, source, data, bytes, size);
+        return;
+    }
+    bool entered = enter_python(core);
+    send_to_python(core, hop, source, data, bytes, size);
     leave_python(core, entered);
 }
 

@@ -63,15 +63,26 @@ static void gather(const struct core *core, uint8_t *into, size_t size)
     }
 }
 
-static void hand_over(struct core *core, size_t size)
+void capture_to_python(struct core *core, PyObject *capture)
 {
+    PyObject *done = PyObject_CallMethod(core->engine, "native_capture", "(Od)", capture, core->now);
+    Py_XDECREF(done);
+}
+
+static void hand_over(struct core *core, struct flow *flow, size_t size)
+{
+    if (core->queued) {
+        uint8_t *into = queue_capture(core, flow, (uint32_t)size);
+        if (into)
+            gather(core, into, size);
+        return;
+    }
     bool entered = enter_python(core);
-    PyObject *copy = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)size), *done = NULL;
+    PyObject *copy = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (copy) {
         gather(core, (uint8_t *)PyByteArray_AsString(copy), size);
-        done = PyObject_CallMethod(core->engine, "native_capture", "(Od)", copy, core->now);
+        capture_to_python(core, copy);
     }
-    Py_XDECREF(done);
     Py_XDECREF(copy);
     leave_python(core, entered);
 }
@@ -200,6 +211,10 @@ static void captured(struct core *core, uint32_t size)
     memcpy(&vnet, core->capture + VNET_AT, VNET_SIZE);
     uint32_t length = size - VNET_SIZE;
     struct flow *flow = flows_find(core->outbound, 0, core->capture + FRAME_AT);
+    if (core->mirrored || (flow && flow->behind && !flow->overtaken)) {
+        hand_over(core, flow, size);
+        return;
+    }
     if (flow && flow->action == FLOW_DROP) {
         flow_used(core->outbound, flow, length, core->now);
         count_drop(core, flow->reason, 1);
@@ -209,7 +224,7 @@ static void captured(struct core *core, uint32_t size)
         if (vnet.gso_type == GSO_NONE ? single_frame(core, flow, &vnet, length) : super_frame(core, flow, &vnet, length))
             return;
     }
-    hand_over(core, size);
+    hand_over(core, flow, size);
 }
 
 bool pump_frames(struct core *core)
@@ -231,7 +246,7 @@ bool pump_frames(struct core *core)
             captured(core, (uint32_t)size);
         }
         budget -= size;
-        if (budget <= 0 || nanoseconds(core) >= deadline) {
+        if (budget <= 0 || is_wanted(core) || nanoseconds(core) >= deadline) {
             more = true;
             break;
         }
