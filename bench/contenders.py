@@ -3,7 +3,7 @@
     plain          container ─ bridge ─ veth ─ bridge ─ container        no overlay: what the machine can do
     vxlan          … bridge ─ vxlan ══ host ─ veth ─ host ══ vxlan …     the kernel's overlay (flannel, Docker's), not encrypted
     meshd-native   … bridge ─ TAP ═ router ══ …                          the product: `meshd launch`, `meshd attach`
-    meshd-thread   the same, the native engine pumping in a thread of its own (`--pump thread`)
+    meshd-loop     the same, the native engine pumping on the event loop (`--pump loop`)
     meshd-python   the same with the other engine
     the peers      … bridge, joined or routed ─ TAP, TUN ═ daemon ══ …   bench.peers
 
@@ -101,10 +101,10 @@ class MeshdNative(Meshd):
         return f"no native engine: {missing}" if missing else ""
 
 
-class MeshdThread(MeshdNative):
-    name = "meshd-thread"
-    title = "meshd, native engine, thread"
-    more = ("--pump", "thread")
+class MeshdLoop(MeshdNative):
+    name = "meshd-loop"
+    title = "meshd, native engine on the loop"
+    more = ("--pump", "loop")
 
 
 class MeshdPython(Meshd):
@@ -113,7 +113,7 @@ class MeshdPython(Meshd):
     engine = "python"
 
 
-KINDS: tuple[type[Contender], ...] = (Plain, Vxlan, MeshdNative, MeshdThread, MeshdPython, *PEERS)
+KINDS: tuple[type[Contender], ...] = (Plain, Vxlan, MeshdNative, MeshdLoop, MeshdPython, *PEERS)
 CONTENDERS: dict[str, type[Contender]] = {kind.name: kind for kind in KINDS}
 
 

@@ -130,6 +130,7 @@ class LaunchOptions:
     name: str | None = None  # peer name, MAC notation; None: from the host's key
     nickname: str | None = None  # None: the host name
     engine: str = "auto"
+    pump: str = "auto"  # or loop, thread: who moves frames
     capture: str = "tap"  # or pcap:IFACE
     discovery: bool = True
     restart: bool = True

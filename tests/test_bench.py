@@ -171,7 +171,7 @@ def test_columns_of_a_table_are_aligned() -> None:
 
 
 def test_contenders_are_chosen_by_name() -> None:
-    assert chosen(None, peers=False) == ["plain", "vxlan", "meshd-native", "meshd-thread", "meshd-python"]
+    assert chosen(None, peers=False) == ["plain", "vxlan", "meshd-native", "meshd-loop", "meshd-python"]
     assert chosen(None, peers=True) == list(contenders.CONTENDERS)
     assert chosen("tinc meshd-python,plain", peers=False) == ["plain", "meshd-python", "tinc"]
     with pytest.raises(BenchError, match="no contender weave; there are plain"):
@@ -191,9 +191,9 @@ def test_a_contender_without_its_command_or_engine_says_what_is_missing(monkeypa
     assert contenders.CONTENDERS["plain"].missing() == ""
     assert contenders.MeshdPython.missing() == ""
     monkeypatch.setattr(contenders, "native_missing", lambda: "not built")
-    assert contenders.MeshdNative.missing() == contenders.MeshdThread.missing() == "no native engine: not built"
+    assert contenders.MeshdNative.missing() == contenders.MeshdLoop.missing() == "no native engine: not built"
     monkeypatch.setattr(contenders, "native_missing", lambda: "")
-    assert contenders.MeshdNative.missing() == contenders.MeshdThread.missing() == ""
+    assert contenders.MeshdNative.missing() == contenders.MeshdLoop.missing() == ""
 
 
 def test_results_are_written_with_what_they_were_made_on(tmp_path: Path) -> None:

@@ -60,6 +60,13 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     type=click.Choice(["auto", "native", "python"]),
     help="Data plane: native is C, auto takes it where it could be built.",
 )
+@click.option(
+    "--pump",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "loop", "thread"]),
+    help="Who moves frames in the native engine: a thread of its own, or the loop that does all else, too.",
+)
 @click.option("--no-discovery", is_flag=True, help="Connect to the given peers only.")
 @click.option("--no-restart", is_flag=True, help="Do not start the router again when it dies.")
 @click.option("--resume", is_flag=True, help="Use the peers of the last run.")
@@ -84,6 +91,7 @@ def launch(
     name: str | None,
     nickname: str | None,
     engine: str,
+    pump: str,
     no_discovery: bool,
     no_restart: bool,
     resume: bool,
@@ -132,6 +140,7 @@ def launch(
         name=name,
         nickname=nickname,
         engine=engine,
+        pump=pump,
         discovery=not no_discovery,
         restart=not no_restart,
         resume=resume,

@@ -1,6 +1,7 @@
 """The driver: hangs engine and node on the event loop. One synchronous chain for each wake-up, one timer, nothing per packet.
 
     descriptor readable → engine.pump_… (≤ 1 ms or 1 MiB) → if the node was asked or told anything: carry out what it wants
+    or, where the engine pumps by itself: upcalls waiting → engine.take_upcalls (≤ 1 ms) → the same
     timer               → node.handle_timer → the same
 
 The loop's readers are level-triggered: what a pump left behind wakes it again, after the other descriptors had their turn, so the
@@ -100,6 +101,7 @@ class Driver:
         self._answered = answered
         self._loop = asyncio.get_running_loop()
         self.streams = Streams(self, clock)
+        self._upcalls: int | None = None  # of an engine that pumps by itself: readable when it wants something
         self._timer: asyncio.TimerHandle | None = None
         self._armed = float("inf")
         self._lags: collections.deque[float] = collections.deque(maxlen=_LAG_SAMPLES)
@@ -111,29 +113,42 @@ class Driver:
     # ── start and end
 
     def start(self) -> None:
-        self._loop.add_reader(self._frames.fileno(), self._run, self._pump_frames)
-        for port in self._ports:
-            self._loop.add_reader(port.fileno(), self._run, functools.partial(self._engine.pump_datagrams, port))
+        self._upcalls = self._engine.start()
+        if self._upcalls is not None:
+            self._loop.add_reader(self._upcalls, self._run, self._take_upcalls)
+        else:
+            self._watch_frames()
+            for port in self._ports:
+                self._loop.add_reader(port.fileno(), self._run, functools.partial(self._engine.pump_datagrams, port))
         for port in self._side_ports:
             self._loop.add_reader(port.fileno(), self._run, functools.partial(self._pump_side, port))
         self.wake()
 
     def drop_frames(self) -> None:
         """The TAP is going: stop reading it, before its descriptor is closed."""
-        with contextlib.suppress(OSError, ValueError):
-            self._loop.remove_reader(self._frames.fileno())
+        self._engine.drop_frames()
+        if self._upcalls is None:
+            with contextlib.suppress(OSError, ValueError):
+                self._loop.remove_reader(self._frames.fileno())
 
     def replace_frames(self, frames: FramePort) -> None:
         """The TAP was made anew."""
         self._frames = frames
         self._engine.replace_frames(frames)
-        self._loop.add_reader(frames.fileno(), self._run, self._pump_frames)
+        if self._upcalls is None:
+            self._watch_frames()
+
+    def _watch_frames(self) -> None:
+        self._loop.add_reader(self._frames.fileno(), self._run, self._pump_frames)
 
     async def close(self) -> None:
         """Send what the node still has to say, then let go of everything."""
         self._guarded(self._carry_out, self._clock())
         self._closed = True
         self.drop_frames()
+        if self._upcalls is not None:
+            self._loop.remove_reader(self._upcalls)
+        self._engine.stop()
         for port in (*self._ports, *self._side_ports):
             self._loop.remove_reader(port.fileno())
         if self._timer is not None:
@@ -179,12 +194,21 @@ class Driver:
         except OSError as error:
             if error.errno == errno.ENETDOWN:  # a captured interface; libuv has stopped to watch what showed an error
                 self.drop_frames()
-                self._loop.add_reader(self._frames.fileno(), self._run, self._pump_frames)
+                self._watch_frames()
                 return
-            if error.errno not in _TAP_GONE:
-                raise
-            self._loop.remove_reader(self._frames.fileno())
-            self._tap_lost()
+            self._frames_failed(error)
+
+    def _take_upcalls(self, now: float) -> None:
+        try:
+            self._engine.take_upcalls(now)
+        except OSError as error:
+            self._frames_failed(error)
+
+    def _frames_failed(self, error: OSError) -> None:
+        if error.errno not in _TAP_GONE:
+            raise error
+        self.drop_frames()
+        self._tap_lost()
 
     def _pump_side(self, port: DatagramPort, now: float) -> None:
         """Handshakes, few at a time: what else is readable has its turn before the next ones."""

@@ -69,7 +69,7 @@ def _check_options(options: LaunchOptions) -> None:
             raise UserError(f"--name {options.name!r} is not of the form 7a:0f:f6:ec:1c:93") from None
     if options.nickname is not None and not _is_nickname(options.nickname):
         raise UserError("a nickname has 1 to 64 bytes, all printable, no white space and no parentheses")
-    choose_engine(options.engine)
+    choose_engine(options.engine, options.pump, descriptors=options.capture_interface is None)
     if options.resume and options.peers:
         raise UserError("--resume uses the stored peers: give no others with it")
     if options.rekey_interval_s is not None and not 1 <= options.rekey_interval_s <= 120:

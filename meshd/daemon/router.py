@@ -141,7 +141,9 @@ class Router:
             raise UserError("the port for frames is gone before the router was ready", hint="launch again")
         config = self._node_config(identity)
         self._engine: Engine
-        engine_type, self._engine_reason = choose_engine(self._options.engine)
+        engine_type, self._engine_reason = choose_engine(
+            self._options.engine, self._options.pump, descriptors=self._options.capture_interface is None
+        )
         _log.info("the engine is %s (%s)", engine_type.name, self._engine_reason)
 
         def make_engine(upcalls: Upcalls) -> Engine:

@@ -115,6 +115,30 @@ class StubEngine:
         self.source: socket.socket | None = None
         self.then: Callable[[], None] = lambda: None
         self.limit = 100
+        self.upcalls: socket.socket | None = None  # readable when it wants something; None: it is pumped
+        self.taken = 0
+        self.running = False
+        self.reads_frames = True
+
+    def start(self) -> int | None:
+        self.running = True
+        return self.upcalls.fileno() if self.upcalls is not None else None
+
+    def stop(self) -> None:
+        self.running = False
+
+    def drop_frames(self) -> None:
+        self.reads_frames = False
+
+    def take_upcalls(self, now: float) -> bool:
+        assert self.upcalls is not None
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        self.upcalls.recv(100)
+        self.taken += 1
+        self.then()
+        return False
 
     def pump_frames(self, now: float) -> bool:
         if self.failure is not None:
@@ -138,7 +162,7 @@ class StubEngine:
     def set_mirror(self, mirror: Any) -> None: ...
 
     def replace_frames(self, frames: Any) -> None:
-        self.source = frames
+        self.source, self.reads_frames = frames, True
 
 
 class SidePort:
@@ -387,6 +411,32 @@ def test_an_interface_that_went_down_is_read_on() -> None:
         bench.engine.failure = None
         await spin_until(lambda: bool(bench.engine.frames))
         assert bench.lost == 0
+
+    run(test)
+
+
+def test_an_engine_that_pumps_by_itself_is_only_asked_what_it_wants() -> None:
+    async def test(bench: Bench) -> None:
+        far, bench.engine.upcalls = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        bench.engine.upcalls.setblocking(False)
+        bench.driver.start()
+        bench.tap.send(b"frame")
+        bench.wire.send(b"datagram")
+        far.send(b"wanted")
+        await spin_until(lambda: bench.engine.taken == 1)
+        await turns(20)
+        assert bench.engine.frames == bench.engine.datagrams == []
+        bench.engine.failure = OSError(errno.EBADFD, "gone")
+        far.send(b"the device is gone")
+        await bench.node.until(lambda: bench.lost == 1)
+        assert not bench.engine.reads_frames
+        bench.driver.replace_frames(cast(FramePort, bench.frames))
+        await spin_until(lambda: bench.engine.taken == 2)
+        assert (bench.lost, bench.engine.reads_frames, bench.engine.frames) == (1, True, [])
+        await bench.driver.close()
+        assert not bench.engine.running
+        far.close()
+        bench.engine.upcalls.close()
 
     run(test)
 

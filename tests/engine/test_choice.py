@@ -13,14 +13,31 @@ from meshd.forward.engine import choice
 from meshd.forward.engine.choice import choose_engine
 from meshd.forward.engine.native import _core, native_missing
 from meshd.forward.engine.native.engine import NativeEngine
+from meshd.forward.engine.native.threaded import ThreadedEngine
 from meshd.forward.engine.python import PythonEngine
 
 
 def test_native_is_the_default_and_says_what_it_seals_with() -> None:
-    assert choose_engine("auto") == choose_engine("native") == (NativeEngine, f"seals with {_core.backends()[0]}")
+    seals = f"seals with {_core.backends()[0]}"
+    assert choose_engine("auto") == choose_engine("native") == (ThreadedEngine, f"{seals}, pumps in a thread")
+    assert choose_engine("auto", "loop") == (NativeEngine, f"{seals}, pumps on the loop")
+    assert choose_engine("auto", descriptors=False) == (NativeEngine, f"{seals}, pumps on the loop")
     assert choose_engine("python") == (PythonEngine, "asked for")
     with pytest.raises(UserError, match="unknown engine 'warp'"):
         choose_engine("warp")
+
+
+@pytest.mark.parametrize(
+    ("engine", "pump", "descriptors", "said"),
+    [
+        ("auto", "hand", True, "unknown pump 'hand'"),
+        ("python", "thread", True, "the python engine has no thread"),
+        ("auto", "thread", False, "needs a TAP"),
+    ],
+)
+def test_a_pump_that_cannot_be_had(engine: str, pump: str, descriptors: bool, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        choose_engine(engine, pump, descriptors=descriptors)
 
 
 def test_without_it_auto_says_why_and_native_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +45,8 @@ def test_without_it_auto_says_why_and_native_is_refused(monkeypatch: pytest.Monk
     assert choose_engine("auto") == (PythonEngine, "no native engine: not built")
     with pytest.raises(UserError, match="there is no native engine here: not built"):
         choose_engine("native")
+    with pytest.raises(UserError, match="there is no native engine here: not built"):
+        choose_engine("auto", "thread")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,246 @@
+"""The pump in a thread of its own: real descriptors, the loop's part played by the test."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from meshd.crypto.aead import Suite
+from meshd.drops import DropReason
+from meshd.errors import LocalProtocolError
+from meshd.forward.engine.interface import Verdict
+from meshd.forward.engine.native.threaded import ThreadedEngine
+from meshd.forward.slots import FIRST_PEER, drop_slot
+from meshd.ids import Mac, ShortId, SlotId
+from meshd.testing.devices import MemoryFrames
+from tests.engine.pair import NOW, ScriptedUpcalls
+from tests.engine.reference import capture, complete, cut, super_frame, tcp, udp, unfinished
+from tests.engine.test_native_io import Host, SocketFrames, Wire
+
+PEER, OTHER = FIRST_PEER, SlotId(FIRST_PEER + 1)
+WAIT_S = 20.0
+FIRST, SECOND = unfinished(tcp(b"first")), unfinished(tcp(b"second"))
+OTHER_KEY = b"\x33" * 32
+PACKET = tcp(bytes(58_000))
+SUPER, CUT = super_frame(PACKET, 1306), cut(PACKET, 1306)
+
+
+class Loop:
+    """Serves the upcalls of started engines, as the driver does."""
+
+    def __init__(self) -> None:
+        self.poll = select.poll()
+        self.engines: dict[int, ThreadedEngine] = {}
+
+    def start(self, host: Host) -> None:
+        assert isinstance(host.engine, ThreadedEngine)
+        fd = host.engine.start()
+        self.poll.register(fd, select.POLLIN)
+        self.engines[fd] = host.engine
+
+    def until(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not done():
+            assert time.monotonic() < deadline, "nothing came of it"
+            for fd, _ in self.poll.poll(5):
+                self.engines[fd].take_upcalls(NOW)
+
+    def idle(self) -> bool:
+        return not self.poll.poll(0)
+
+
+class Threads(Wire):
+    """a and b pump by themselves."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        super().__init__(4, ThreadedEngine, stack)
+        self.loop = Loop()
+        self.got: list[bytes] = []
+        for host in (self.a, self.b):
+            stack.callback(host.engine.stop)
+            self.loop.start(host)
+
+    def carry(self, *captures: bytes) -> list[bytes]:
+        """Frames from a's bridge to b's, until as many are there as there should be."""
+        for data in captures:
+            self.a.frames.far.send(data)
+        return self.arrive(sum(map(frames_in, captures)))
+
+    def arrive(self, count: int) -> list[bytes]:
+        got: list[bytes] = []
+
+        def enough() -> bool:
+            got.extend(frame for written in self.b.frames.take() for frame in complete(written))
+            return len(got) >= count
+
+        self.loop.until(enough)
+        return got
+
+
+def frames_in(data: bytes) -> int:
+    return len(CUT) if data == SUPER else 1
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    with ExitStack() as stack:
+        yield Threads(stack)
+
+
+def test_misses_go_by_the_loop_and_hits_do_not(threads: Threads) -> None:
+    assert threads.carry(FIRST, FIRST) == [bytes(tcp(b"first"))] * 2
+    threads.loop.until(threads.loop.idle)
+    asked = len(threads.a.upcalls.asked_outbound), len(threads.b.upcalls.asked_inbound)
+    assert asked == (1, 1)
+    assert threads.b.upcalls.confirmed == [1]
+    threads.loop.poll = select.poll()  # from now on nobody serves the upcalls
+    assert threads.carry(SECOND, SUPER, SECOND) == [bytes(tcp(b"second")), *CUT, bytes(tcp(b"second"))]
+    frames = 2 + 1 + len(CUT) + 1
+    assert threads.a.engine.sent(PEER).frames_out == threads.b.engine.peer_counters()[PEER].frames_in == frames
+    assert threads.a.engine.drops.as_dict() == threads.b.engine.drops.as_dict() == {}
+
+
+def test_an_odd_frame_is_not_overtaken_by_those_of_its_flow(threads: Threads) -> None:
+    """A segment that is larger than the path is cut by Python; the next frames of the flow wait behind it."""
+    threads.warm()
+    threads.join(600)
+    threads.warm()
+    big, small = tcp(bytes(range(250)) * 4), tcp(b"small")
+    fits = 600 - 34 - 54
+    batch = [small, big, small, small, big, small]
+    for data in batch:
+        threads.a.frames.far.send(unfinished(data))
+    pieces = [cut(big, fits) if data is big else [bytes(small)] for data in batch]
+    assert threads.arrive(sum(map(len, pieces))) == [piece for one in pieces for piece in one]
+
+
+def test_control_and_handshakes_reach_the_node(threads: Threads) -> None:
+    threads.warm()
+    assert threads.a.engine.send_control(PEER, b"\x01probe")
+    threads.a.engine.send_datagram(b"\x11hello", threads.b.port.local)
+    threads.loop.until(lambda: bool(threads.b.upcalls.handshakes and threads.b.upcalls.controls))
+    assert threads.b.upcalls.handshakes == [(b"\x11hello", threads.a.port.local)]
+    assert [control[3:] for control in threads.b.upcalls.controls] == [(b"\x01probe", threads.a.port.local)]
+
+
+def test_new_keys_under_load_lose_nothing(threads: Threads) -> None:
+    threads.warm()
+    got: list[bytes] = []
+    for _ in range(40):
+        threads.a.frames.far.send(SUPER)
+        threads.rekey()
+        got += threads.arrive(0)
+    got += threads.arrive(40 * len(CUT) - len(got))
+    assert sorted(got) == sorted(CUT * 40)  # the first ones under a key are the loop's, and come later
+    assert threads.a.engine.drops.as_dict() == threads.b.engine.drops.as_dict() == {}
+
+
+def test_no_frame_goes_by_a_verdict_that_is_void(threads: Threads) -> None:
+    """The MAC moves to another peer while frames to it stream: none that is captured after the call goes to the old one."""
+    threads.warm()
+    with ExitStack() as stack:
+        other = Host(3, 4, ThreadedEngine, stack)
+        stack.callback(other.engine.stop)
+        threads.loop.start(other)
+        threads.a.engine.set_path(OTHER, other.port.local, 1472)
+        other.engine.add_receive_key(77, PEER, Suite.AES_256_GCM, OTHER_KEY)
+        threads.a.engine.set_send_key(OTHER, Suite.AES_256_GCM, OTHER_KEY, 77)
+        hosts = {PEER: threads.b, OTHER: other}
+        for number in range(50):
+            owner = (PEER, OTHER)[number % 2]
+            for _ in range(8):  # under way when the verdict changes
+                threads.a.frames.far.send(capture(udp(b"before")))
+            threads.a.upcalls.outbound = Verdict(owner)
+            threads.a.engine.void_flows(Mac(capture(udp(b""))[10:16]))
+            marked = bytes(udp(b"after %d" % number))
+            threads.a.frames.far.send(capture(udp(b"after %d" % number)))
+            seen: dict[SlotId, list[bytes]] = {slot: [] for slot in hosts}
+
+            def arrived(seen: dict[SlotId, list[bytes]] = seen, marked: bytes = marked) -> bool:
+                for slot, host in hosts.items():
+                    seen[slot] += [frame for written in host.frames.take() for frame in complete(written)]
+                return any(marked in frames for frames in seen.values())
+
+            threads.loop.until(arrived)
+            assert marked in seen[owner]
+
+
+def test_a_full_queue_drops_and_says_so(threads: Threads) -> None:
+    """Nobody serves the loop: what needs it is kept up to 4 MiB, and hits go on."""
+    threads.warm()
+    threads.a.upcalls.outbound = Verdict(drop_slot(DropReason.UNKNOWN_INDEX))
+    strange = bytearray(unfinished(tcp(bytes(1300))))
+    strange[10 + 3] = 0x77
+    drops = threads.a.engine.drops
+    for number in range(4000):
+        strange[10 + 4 : 10 + 6] = number.to_bytes(2, "big")
+        with contextlib.suppress(BlockingIOError):
+            threads.a.frames.far.send(bytes(strange))
+    deadline = time.monotonic() + WAIT_S
+    while "queue_full" not in drops.as_dict():
+        assert time.monotonic() < deadline
+        with contextlib.suppress(BlockingIOError):
+            threads.a.frames.far.send(bytes(strange))
+    poll, threads.loop.poll = threads.loop.poll, select.poll()
+    assert threads.carry(SECOND) == [bytes(tcp(b"second"))]
+    threads.loop.poll = poll
+    threads.loop.until(threads.loop.idle)
+    assert threads.carry(SECOND) == [bytes(tcp(b"second"))]
+
+
+def test_who_looks_sees_everything_and_loses_nothing(threads: Threads) -> None:
+    threads.warm()
+    seen: list[tuple[bool, bytes]] = []
+    for host in (threads.a, threads.b):
+        host.engine.set_mirror(lambda inward, slot, frame: seen.append((inward, bytes(frame))))
+    assert threads.carry(*[SUPER] * 20, SECOND) == [*CUT * 20, bytes(tcp(b"second"))]
+    assert sum(not inward for inward, _ in seen) == 21
+    assert sum(inward for inward, _ in seen) == 20 * len(CUT) + 1
+    for host in (threads.a, threads.b):
+        host.engine.set_mirror(None)
+    seen.clear()
+    threads.loop.until(threads.loop.idle)
+    assert threads.carry(SECOND) == [bytes(tcp(b"second"))]
+    assert seen == []
+
+
+def test_the_frame_port_goes_and_another_one_comes(threads: Threads) -> None:
+    threads.warm()
+    a, old = threads.a, threads.a.frames
+    a.engine.drop_frames()
+    old.close()
+    a.frames = SocketFrames()
+    a.engine.replace_frames(a.frames)
+    assert threads.carry(SECOND) == [bytes(tcp(b"second"))]
+    a.engine.drop_frames()
+    a.frames.close()
+
+
+def test_it_can_be_stopped_and_started_again(threads: Threads) -> None:
+    threads.warm()
+    engine = threads.a.engine
+    assert isinstance(engine, ThreadedEngine)
+    with pytest.raises(RuntimeError, match="runs already"):
+        engine.start()
+    engine.stop()
+    engine.stop()
+    threads.loop = Loop()
+    threads.b.engine.stop()
+    for host in (threads.a, threads.b):
+        threads.loop.start(host)
+    assert threads.carry(SECOND) == [bytes(tcp(b"second"))]
+
+
+def test_what_has_no_descriptor_cannot_be_waited_for() -> None:
+    with ExitStack() as stack:
+        host = Host(1, 4, ThreadedEngine, stack)
+        engine = ThreadedEngine(
+            MemoryFrames(), [host.port], ScriptedUpcalls(), origin=ShortId(bytes(8)), boot=1, clock=lambda: NOW
+        )
+        with pytest.raises(LocalProtocolError, match="descriptor"):
+            engine.start()
