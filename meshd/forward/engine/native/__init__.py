@@ -19,7 +19,9 @@ The two share their state, or order, nonces and replay windows would fall apart:
   - frames that Python sends to a peer that C may send to go through the same aggregate (`NativeOutbound`)
   - what C counts is added to Python's counters when somebody reads them
 
-While somebody mirrors frames (`Engine.set_mirror`) the Python pumps run, over the same tables. A port without a descriptor (memory
+Where all ports have descriptors the pumps run in a thread of C's own (threaded.py); then what has to be handed over waits in a queue.
+
+While somebody mirrors frames (`Engine.set_mirror`) everything is Python's, over the same tables. A port without a descriptor (memory
 devices) is asked through its methods: tests and simulations drive the same C.
 
     _core (C)    aead, aead_ipsec, aead_openssl    sealing and opening in place
@@ -28,9 +30,11 @@ devices) is asked through its methods: tests and simulations drive the same C.
                  outbound, lanes, inbound, io      the packet path, in packet order
                  types, core, relay_core, module   what Python sees
                  relay                             type 8, passed on and unwrapped
+                 thread, upcalls                   who pumps without the loop, and what it leaves for it
     relaying.py  what C does not know yet of relays: keys, next hops
     halves.py    the Python halves of the packet path, and what they send through C
     engine.py    NativeEngine: tables, the ways back into Python, counters
+    threaded.py  ThreadedEngine: the same, pumping by itself
 """
 
 from __future__ import annotations
