@@ -1,5 +1,5 @@
-/* Malformed captures and datagrams for the packet path of the native engine: outbound.c, inbound.c, relay.c, lanes.c and what
- * they stand on.
+/* Malformed captures and datagrams for the packet path of the native engine: outbound.c, inbound.c, relay.c, lanes.c, upcalls.c and
+ * what they stand on. Every other input is pumped as a thread of its own would: what Python has to see is queued, and taken later.
  *
  *     packaging/fuzz-native [inputs] [seed]
  *
@@ -190,6 +190,21 @@ unsigned send_parts(struct core *unused, struct peer *peer, struct peer *from, c
     return 0;
 }
 
+void send_to_python(struct core *unused, struct peer *hop, struct peer *from, const uint8_t *data, uint32_t bytes, uint32_t size)
+{
+    (void)unused;
+    (void)hop;
+    (void)from;
+    (void)size;
+    look(data, bytes);
+}
+
+bool is_wanted(const struct core *unused)
+{
+    (void)unused;
+    return false;
+}
+
 /* Type 8 around it, as a hop makes it; returns its size. */
 static uint32_t wrap(uint8_t *at, uint32_t size, bool onward)
 {
@@ -268,6 +283,8 @@ static void prepare(void)
     core.engine = core.frames = &nothing;
     core.capture_memory = malloc(RELAY_HEADER_SIZE + CAPTURE_SIZE + AEAD_TAG_SIZE);
     core.capture = core.capture_memory + RELAY_HEADER_SIZE;
+    if (!queues_prepare(&core))
+        abort();
     for (int i = 0; i < MAX_LANES; i++)
         core.lanes[i].data = malloc(LANE_SIZE);
     for (int i = 0; i < RECEIVE_BUFFERS; i++) {
@@ -314,11 +331,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < PEERS; i++)
         seal_keys[i].counter = relay_keys[i].counter = 0; /* never too many for the key */
     release_python(&core);
+    core.queued = size & 1;
     if (data[0] & 1)
         pump_datagrams(&core, &port);
     else
         pump_frames(&core);
     core.thread = NULL;
+    core.queued = false;
+    for (uint32_t count = size & 2 ? UINT32_MAX : 2; count && give_upcall(&core); count--) /* the queues go round, and get full */
+        ;
     return 0;
 }
 
