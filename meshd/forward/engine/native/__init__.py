@@ -19,10 +19,10 @@ The two share their state, or order, nonces and replay windows would fall apart:
   - frames that Python sends to a peer that C may send to go through the same aggregate (`NativeOutbound`)
   - what C counts is added to Python's counters when somebody reads them
 
-Where all ports have descriptors the pumps run in a thread of C's own (threaded.py); then what has to be handed over waits in a queue.
+Where all ports have descriptors the pumps run in a thread of C's own (threaded.py); what is to be handed over then waits.
 
-While somebody mirrors frames (`Engine.set_mirror`) everything is Python's, over the same tables. A port without a descriptor (memory
-devices) is asked through its methods: tests and simulations drive the same C.
+While somebody mirrors frames (`Engine.set_mirror`) everything is Python's, over the same tables. A port without a descriptor (of
+memory) is asked through its methods: tests and simulations drive the same C.
 
     _core (C)    aead, aead_ipsec, aead_openssl    sealing and opening in place
                  frame, segment, coalesce, replay  headers, cutting, putting together, windows: no Python in them
