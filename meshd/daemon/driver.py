@@ -262,6 +262,7 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         self._armed = deadline
+        self._engine.pump_until(deadline + LATE_S)
         self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._timer_due)
 
     # ── control streams (LinkEvents)

@@ -119,10 +119,14 @@ class StubEngine:
         self.taken = 0
         self.running = False
         self.reads_frames = True
+        self.until = 0.0
 
     def start(self) -> int | None:
         self.running = True
         return self.upcalls.fileno() if self.upcalls is not None else None
+
+    def pump_until(self, now: float) -> None:
+        self.until = now
 
     def stop(self) -> None:
         self.running = False
@@ -424,6 +428,7 @@ def test_an_engine_that_pumps_by_itself_is_only_asked_what_it_wants() -> None:
         bench.wire.send(b"datagram")
         far.send(b"wanted")
         await spin_until(lambda: bench.engine.taken == 1)
+        assert bench.engine.until == bench.driver._armed + LATE_S
         await turns(20)
         assert bench.engine.frames == bench.engine.datagrams == []
         bench.engine.failure = OSError(errno.EBADFD, "gone")

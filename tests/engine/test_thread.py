@@ -170,6 +170,22 @@ def test_no_frame_goes_by_a_verdict_that_is_void(threads: Threads) -> None:
             assert marked in seen[owner]
 
 
+def test_after_a_standstill_the_loop_comes_first(threads: Threads) -> None:
+    """Keys may have expired: nothing is sealed before the node has looked."""
+    threads.warm()
+    threads.loop.until(threads.loop.idle)
+    engine, sent = threads.a.engine, threads.a.engine.sent(PEER).frames_out
+    engine.pump_until(time.monotonic() - 0.001)
+    threads.a.frames.far.send(SECOND)
+    assert threads.loop.poll.poll(WAIT_S * 1000)
+    assert not engine.take_upcalls(NOW)
+    assert engine.sent(PEER).frames_out == sent
+    engine.drop_send_key(PEER)
+    engine.pump_until(time.monotonic() + WAIT_S)
+    threads.loop.until(lambda: bool(threads.a.upcalls.wanted))
+    assert engine.sent(PEER).frames_out == sent
+
+
 def test_a_full_queue_drops_and_says_so(threads: Threads) -> None:
     """Nobody serves the loop: what needs it is kept up to 4 MiB, and hits go on."""
     threads.warm()

@@ -304,6 +304,10 @@ class Engine(Protocol):
         """No pump runs any more; ports may be closed. May be called again."""
         ...
 
+    def pump_until(self, now: float) -> None:
+        """Later than that an engine that pumps by itself waits, and asks for `take_upcalls`: keys may have expired meanwhile."""
+        ...
+
     def drop_frames(self) -> None:
         """The frame port is about to be closed: an engine that pumps by itself waits for it no longer."""
         ...

@@ -166,6 +166,9 @@ class PythonEngine:
     def stop(self) -> None:
         pass
 
+    def pump_until(self, now: float) -> None:
+        pass
+
     def drop_frames(self) -> None:
         pass
 

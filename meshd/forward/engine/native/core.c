@@ -420,6 +420,7 @@ PyTypeObject *make_core_type(void)
         {"start_pump", start_pump, METH_O, NULL},
         {"stop_pump", stop_pump, METH_NOARGS, NULL},
         {"watch_frames", watch_frames, METH_O, NULL},
+        {"pump_until", pump_until, METH_O, NULL},
         {"take_upcall", take_upcall, METH_VARARGS, NULL},
         {"hold", hold, METH_NOARGS, NULL},
         {"release", release, METH_NOARGS, NULL},

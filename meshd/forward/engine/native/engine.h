@@ -306,7 +306,8 @@ void core_hold(struct core *core);
 void core_release(struct core *core);
 bool is_wanted(const struct core *core);
 PyObject *start_pump(PyObject *core, PyObject *fd), *stop_pump(PyObject *core, PyObject *unused), *watch_frames(PyObject *core, PyObject *fd);
-PyObject *take_upcall(PyObject *core, PyObject *args), *hold(PyObject *core, PyObject *unused), *release(PyObject *core, PyObject *unused);
+PyObject *pump_until(PyObject *core, PyObject *seconds), *take_upcall(PyObject *core, PyObject *args);
+PyObject *hold(PyObject *core, PyObject *unused), *release(PyObject *core, PyObject *unused);
 
 /* core.c: the end of a call that may have called back; NULL if something there went wrong */
 PyObject *finish(struct core *core, PyObject *result);

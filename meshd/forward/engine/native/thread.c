@@ -4,9 +4,13 @@
  *
  * One lock guards everything that hangs on a core. The loop holds it while it changes tables or takes what waits for it
  * (`Core.hold`, `Core.release`); a pump that sees the loop wait ends with the frame or the datagrams that it has in hand. The thread
- * never takes the GIL. Both pass a turnstile before the lock: whoever came first has it next, so neither starves the other. */
+ * never takes the GIL. Both pass a turnstile before the lock: whoever came first has it next, so neither starves the other.
+ *
+ * The thread pumps until the time that the loop has said (`pump_until`). Later, process or machine stood still and keys may have
+ * expired: it wakes the loop and waits to be told a new time. */
 #define _GNU_SOURCE /* pthread_setname_np */
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -22,7 +26,8 @@ enum { MAX_EVENTS = MAX_PORTS + 2, FRAMES_EVENT = MAX_PORTS, STOP_EVENT };
 struct pump_thread {
     pthread_t thread;
     pthread_mutex_t turnstile, lock;
-    pthread_cond_t taken; /* upcalls, while somebody mirrors */
+    pthread_cond_t attended; /* upcalls were taken, or a new time was told */
+    double until;            /* CLOCK_MONOTONIC */
     atomic_int wanted;    /* the loop waits for the lock */
     int depth;            /* of the loop's holds */
     bool running, stopping, signalled;
@@ -36,7 +41,8 @@ bool thread_prepare(struct core *core)
     if (!pump)
         return false;
     pump->epoll = pump->upcalls = pump->stop = pump->frames = -1;
-    return !pthread_mutex_init(&pump->turnstile, NULL) && !pthread_mutex_init(&pump->lock, NULL) && !pthread_cond_init(&pump->taken, NULL);
+    pump->until = HUGE_VAL;
+    return !pthread_mutex_init(&pump->turnstile, NULL) && !pthread_mutex_init(&pump->lock, NULL) && !pthread_cond_init(&pump->attended, NULL);
 }
 
 /* The lock */
@@ -97,6 +103,25 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+static void call_loop(struct pump_thread *pump)
+{
+    if (!pump->signalled) {
+        pump->signalled = true;
+        write_event(pump->upcalls);
+    }
+}
+
+/* Is the loop to have its turn first? What is looked at (mirrored) is not lost by looking. */
+static bool must_wait(struct core *core)
+{
+    struct pump_thread *pump = core->pump;
+    core->now = seconds();
+    bool late = core->now > pump->until;
+    if (late)
+        call_loop(pump);
+    return !pump->stopping && (late || (core->mirrored && upcalls_wait(core)));
+}
+
 static void *run(void *argument)
 {
     struct core *core = argument;
@@ -107,19 +132,16 @@ static void *run(void *argument)
         pthread_mutex_lock(&pump->turnstile);
         pthread_mutex_lock(&pump->lock);
         pthread_mutex_unlock(&pump->turnstile);
-        while (core->mirrored && upcalls_wait(core) && !pump->stopping) /* what is looked at is not lost by looking */
-            pthread_cond_wait(&pump->taken, &pump->lock);
+        while (must_wait(core))
+            pthread_cond_wait(&pump->attended, &pump->lock);
         stopping = pump->stopping;
         core->queued = true;
         core->frames_fd = pump->frames;
-        core->now = seconds();
         for (int i = 0; i < count && !stopping; i++)
             pump_port(core, events[i].data.u32);
         core->queued = false;
-        if (!pump->signalled && upcalls_wait(core)) {
-            pump->signalled = true;
-            write_event(pump->upcalls);
-        }
+        if (upcalls_wait(core))
+            call_loop(pump);
         pthread_mutex_unlock(&pump->lock);
     }
     return NULL;
@@ -203,7 +225,7 @@ static void stop(struct core *core)
         return;
     core_hold(core);
     pump->stopping = true;
-    pthread_cond_signal(&pump->taken);
+    pthread_cond_signal(&pump->attended);
     core_release(core);
     write_event(pump->stop);
     PyThreadState *state = PyEval_SaveThread();
@@ -248,7 +270,21 @@ static void all_taken(struct pump_thread *pump)
     if (pump->signalled && read(pump->upcalls, &count, sizeof count) < 0 && errno != EAGAIN)
         return;
     pump->signalled = false;
-    pthread_cond_signal(&pump->taken);
+    pthread_cond_signal(&pump->attended);
+}
+
+/* pump_until(seconds): of CLOCK_MONOTONIC. */
+PyObject *pump_until(PyObject *self, PyObject *number)
+{
+    struct core *core = (struct core *)self;
+    double until = PyFloat_AsDouble(number);
+    if (PyErr_Occurred())
+        return NULL;
+    core_hold(core);
+    core->pump->until = until;
+    pthread_cond_signal(&core->pump->attended);
+    core_release(core);
+    Py_RETURN_NONE;
 }
 
 /* take_upcall(engine, now) → whether there was one. Raises what Python raised, and OSError once where the frame port failed. */

@@ -69,6 +69,9 @@ class ThreadedEngine(NativeEngine):
     def stop(self) -> None:
         self.core.stop_pump()
 
+    def pump_until(self, now: float) -> None:
+        self.core.pump_until(now)
+
     def drop_frames(self) -> None:
         self.core.watch_frames(-1)
 
