@@ -98,12 +98,13 @@ def test_a_changed_verdict_holds_after_the_void() -> None:
 
 
 def test_a_full_table_forgets_the_flow_used_longest_ago() -> None:
-    table: FlowTable[int] = FlowTable(limit=3)
-    for key in (1, 2, 3):
+    table: FlowTable[bytes] = FlowTable(limit=3)
+    keys = [bytes(11) + bytes((number,)) for number in range(5)]
+    for key in keys[1:4]:
         table.add(key, Flow(LOCAL, None))
-    table.use(1)
-    table.add(4, Flow(LOCAL, None))
-    assert list(table.flows) == [3, 1, 4]
+    table.use(keys[1])
+    table.add(keys[4], Flow(LOCAL, None))
+    assert list(table.flows) == [keys[3], keys[1], keys[4]]
 
 
 def test_one_source_that_invents_destinations_meets_its_limit_alone() -> None:

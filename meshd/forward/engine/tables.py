@@ -7,7 +7,7 @@ is one more upcall. Evicting can only cost time, refusing would cut off honest f
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from meshd.crypto.aead import Suite
@@ -47,7 +47,7 @@ MAX_SEND_BYTES = 64000  # a little below 65 507: a full one came back from UDP_G
 AGGREGATE_LIMIT = 1280  # UDP payload of small frames sent together, while nobody has measured the path
 
 Operation = Callable[[bytes, Buffer, Buffer], bytes]
-K = TypeVar("K", bound=Hashable)  # destination and source MAC in one, inbound behind the peer's slot
+K = TypeVar("K", bound=bytes | tuple[int, bytes])  # destination and source MAC in one, inbound behind the peer's slot
 
 
 class RelaySend:
@@ -193,33 +193,67 @@ class Flow:
 
 
 class FlowTable(Generic[K]):
-    """Flows by key, least recently used first."""
+    """Flows by key, least recently used first, and their keys by each of their MACs."""
 
-    __slots__ = ("_limit", "flows", "get", "use")
+    __slots__ = ("_by_mac", "_limit", "flows", "get", "looked_at", "use")
 
     def __init__(self, limit: int = MAX_FLOWS) -> None:
         self._limit = limit
         self.flows: OrderedDict[K, Flow] = OrderedDict()
+        self._by_mac: dict[bytes, K | set[K]] = {}  # a set where there are several: most MACs of a flood have one
+        self.looked_at = 0  # keys, to void MACs: tests hold it to what is there
         self.get = self.flows.get
         self.use = self.flows.move_to_end
 
+    def __len__(self) -> int:
+        return len(self.flows)
+
     def add(self, key: K, flow: Flow) -> None:
-        if len(self.flows) >= self._limit:
-            self.flows.popitem(last=False)
+        """In place of one with the same key; at the limit, in place of the one that was used longest ago."""
+        if self.flows.pop(key, None) is None:
+            if len(self.flows) >= self._limit:
+                oldest, _ = self.flows.popitem(last=False)
+                self._unlink(oldest)
+            self._link(key)
         self.flows[key] = flow
 
     def void_mac(self, mac: bytes | None) -> int:
         """Forget the flows that have this MAC at either end (None: all); returns how many."""
-        keys = [key for key in self.flows if mac is None or _has_mac(key, mac)]
+        if mac is None:
+            count = len(self.flows)
+            self.flows.clear()
+            self._by_mac.clear()
+            return count
+        found = self._by_mac.get(mac)
+        if found is None:
+            return 0
+        keys = list(found) if isinstance(found, set) else [found]
+        self.looked_at += len(keys)
         for key in keys:
             del self.flows[key]
+            self._unlink(key)
         return len(keys)
 
+    def _link(self, key: K) -> None:
+        for mac in _macs(key):
+            found = self._by_mac.setdefault(mac, key)
+            if isinstance(found, set):
+                found.add(key)
+            elif found != key:
+                self._by_mac[mac] = {found, key}
 
-def _has_mac(key: Hashable, mac: bytes) -> bool:
-    match key:
-        case bytes() as addresses:
-            return mac in (addresses[:6], addresses[6:])
-        case (_, bytes() as addresses):
-            return mac in (addresses[:6], addresses[6:])
-    return False
+    def _unlink(self, key: K) -> None:
+        for mac in _macs(key):
+            found = self._by_mac.get(mac)
+            if isinstance(found, set):
+                found.discard(key)
+                if not found:
+                    del self._by_mac[mac]
+            elif found == key:
+                del self._by_mac[mac]
+
+
+def _macs(key: bytes | tuple[int, bytes]) -> tuple[bytes, bytes]:
+    """Destination and source."""
+    addresses = key if isinstance(key, bytes) else key[1]
+    return addresses[:6], addresses[6:]

@@ -109,13 +109,12 @@ static PyObject *void_mac(PyObject *self, PyObject *mac)
         PyErr_SetString(PyExc_ValueError, "a MAC address is 6 bytes");
         return NULL;
     }
-    uint32_t before = table->count;
-    for (struct flow *flow = table->use.younger, *next; flow != &table->use; flow = next) {
-        next = flow->younger;
-        if (!bytes || memcmp(flow->addresses, bytes, 6) == 0 || memcmp(flow->addresses + 6, bytes, 6) == 0)
-            flows_forget(table, flow);
-    }
-    return PyLong_FromUnsignedLong(before - table->count);
+    if (bytes)
+        return PyLong_FromUnsignedLong(flows_void(table, (const uint8_t *)bytes));
+    uint32_t count = table->count;
+    while (table->count)
+        flows_forget(table, table->use.younger);
+    return PyLong_FromUnsignedLong(count);
 }
 
 /* Add what was counted here to the flow object's own counters. */
@@ -143,6 +142,12 @@ static PyObject *flows(PyObject *self, void *closure)
         Py_XDECREF(key);
     }
     return result;
+}
+
+static PyObject *looked_at(PyObject *self, void *closure)
+{
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(((struct flow_table *)self)->looked_at);
 }
 
 static Py_ssize_t length(PyObject *self) { return ((struct flow_table *)self)->count; }
@@ -178,7 +183,7 @@ PyTypeObject *make_flow_table_type(void)
         {"void_mac", void_mac, METH_O, NULL},
         {0},
     };
-    static PyGetSetDef members[] = {{"flows", flows, NULL, NULL, NULL}, {0}};
+    static PyGetSetDef members[] = {{"flows", flows, NULL, NULL, NULL}, {"looked_at", looked_at, NULL, NULL, NULL}, {0}};
     static PyType_Slot slots[] = {
         {Py_tp_new, make}, {Py_tp_dealloc, dealloc}, {Py_tp_methods, methods}, {Py_tp_getset, members}, {Py_sq_length, length}, {0, NULL},
     };
