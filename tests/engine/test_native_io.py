@@ -213,6 +213,31 @@ def test_nobody_listens_there(wire: Wire) -> None:
     assert wire.a.engine.drops.as_dict() == {}
 
 
+def leave_error(sock: socket.socket) -> socket.socket:
+    """An ICMP about a datagram of the socket's own waits on it from now on, and then a datagram. Returns where that came from."""
+    far = socket.socket(sock.family, socket.SOCK_DGRAM)
+    far.bind((sock.getsockname()[0], 0))
+    address = far.getsockname()
+    far.close()
+    sock.connect(address)
+    sock.send(b"to nobody")
+    poll = select.poll()
+    poll.register(sock, 0)
+    assert poll.poll(WAIT_MS)[0][1] & select.POLLERR
+    far = socket.socket(sock.family, socket.SOCK_DGRAM)
+    far.bind(address)
+    far.sendto(b"\x11 behind the error", sock.getsockname())
+    return far
+
+
+def test_what_waits_behind_an_error_is_received_in_the_same_pump(wire: Wire) -> None:
+    with leave_error(wire.b.port._socket) as far:
+        source = Endpoint(*far.getsockname()[:2])
+        wire.b.engine.pump_datagrams(wire.b.port, NOW)
+        assert wire.b.upcalls.handshakes == [(b"\x11 behind the error", source)]
+    assert wire.b.engine.drops.as_dict() == {}
+
+
 def test_a_closed_frame_port_is_down_and_a_new_one_goes_on(wire: Wire) -> None:
     wire.warm()
     old = wire.b.frames

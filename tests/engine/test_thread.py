@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,13 +15,14 @@ from meshd.crypto.aead import Suite
 from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
 from meshd.forward.engine.interface import Verdict
+from meshd.forward.engine.native import _core
 from meshd.forward.engine.native.threaded import ThreadedEngine
 from meshd.forward.slots import FIRST_PEER, drop_slot
 from meshd.ids import Mac, ShortId, SlotId
 from meshd.testing.devices import MemoryFrames
 from tests.engine.pair import NOW, ScriptedUpcalls
 from tests.engine.reference import capture, complete, cut, super_frame, tcp, udp, unfinished
-from tests.engine.test_native_io import Host, SocketFrames, Wire
+from tests.engine.test_native_io import Host, SocketFrames, Wire, leave_error
 
 PEER, OTHER = FIRST_PEER, SlotId(FIRST_PEER + 1)
 WAIT_S = 20.0
@@ -103,6 +105,27 @@ def test_misses_go_by_the_loop_and_hits_do_not(threads: Threads) -> None:
     frames = 2 + 1 + len(CUT) + 1
     assert threads.a.engine.sent(PEER).frames_out == threads.b.engine.peer_counters()[PEER].frames_in == frames
     assert threads.a.engine.drops.as_dict() == threads.b.engine.drops.as_dict() == {}
+
+
+def test_what_waits_behind_an_error_is_received(threads: Threads) -> None:
+    with leave_error(threads.b.port._socket):
+        threads.loop.until(lambda: bool(threads.b.upcalls.handshakes))
+    assert [data for data, _ in threads.b.upcalls.handshakes] == [b"\x11 behind the error"]
+
+
+def test_a_port_that_is_always_readable_and_never_has_anything_is_looked_at_now_and_then(threads: Threads) -> None:
+    """Shut down, a socket is said to be readable for ever; datagrams come in nevertheless."""
+    core = threads.b.engine.core
+    threads.warm()
+    with contextlib.suppress(OSError):  # not connected: said, and done
+        threads.b.port._socket.shutdown(socket.SHUT_RD)
+    threads.loop.until(lambda: core.in_vain(0)[1] >= 3)
+    in_vain, rests = core.in_vain(0)
+    assert in_vain <= _core.MAX_IN_VAIN + rests  # it looks once between two rests
+    for _ in range(3):
+        assert threads.carry(FIRST, SUPER) == [bytes(tcp(b"first")), *CUT]
+    threads.loop.until(lambda: core.in_vain(0)[1] >= rests + 3)
+    assert threads.b.engine.drops.as_dict() == {}
 
 
 def test_an_odd_frame_is_not_overtaken_by_those_of_its_flow(threads: Threads) -> None:

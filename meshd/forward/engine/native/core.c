@@ -99,7 +99,7 @@ static PyObject *add_port(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "too many ports");
         return NULL;
     }
-    core->ports[core->port_count] = (struct port){Py_NewRef(object), fd, family, true, 0};
+    core->ports[core->port_count] = (struct port){.object = Py_NewRef(object), .fd = fd, .family = family, .segmenting = true};
     return PyLong_FromLong(core->port_count++);
 }
 
@@ -122,6 +122,19 @@ static PyObject *overflow(PyObject *self, PyObject *args)
     if (value >= 0)
         port->overflow = (uint32_t)value;
     return PyLong_FromUnsignedLong(port->overflow);
+}
+
+/* in_vain(port) → pumps since the last one that something came of, and how often the thread looked away for that. */
+static PyObject *in_vain(PyObject *self, PyObject *number)
+{
+    struct core *core = (struct core *)self;
+    struct port *port = port_of(core, (int)PyLong_AsLong(number));
+    if (!port)
+        return NULL;
+    core_hold(core);
+    PyObject *result = Py_BuildValue("II", port->in_vain, port->rests);
+    core_release(core);
+    return result;
 }
 
 static PyObject *make_peer(PyObject *self, PyObject *slot)
@@ -408,6 +421,7 @@ PyTypeObject *make_core_type(void)
     static PyMethodDef methods[] = {
         {"add_port", add_port, METH_VARARGS, NULL},
         {"overflow", overflow, METH_VARARGS, NULL},
+        {"in_vain", in_vain, METH_O, NULL},
         {"make_peer", make_peer, METH_O, NULL},
         {"open_peer", open_peer, METH_VARARGS, NULL},
         {"open_through", open_through, METH_VARARGS, NULL},

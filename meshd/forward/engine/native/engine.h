@@ -64,6 +64,7 @@ enum {
     ROUTE_SIZE = 20, /* of the header of type 8: what follows the counter */
     MAX_ENTRIES = 96, /* a datagram with more of them goes to Python */
     UPCALL_QUEUE_SIZE = 4 << 20,
+    MAX_IN_VAIN = 8, /* pumps of a port that is said to be readable and is not, before the thread looks away for a moment */
     MAX_BEHIND = 64, /* captures of one flow that wait for Python before others of it go past them */
 };
 
@@ -72,6 +73,8 @@ struct port {
     int fd, family;
     bool segmenting;
     uint32_t overflow; /* the port's count of what the kernel dropped, as last seen */
+    uint32_t in_vain;  /* pumps since the last one that something came of */
+    uint32_t rests;    /* how often the thread looked away for that reason */
 };
 
 struct seal_key {

@@ -293,6 +293,7 @@ bool pump_datagrams(struct core *core, struct port *port)
     int64_t budget = PUMP_BYTES;
     bool more = false;
     core->next_buffer = 0;
+    port->in_vain++;
     while (!core->failed) {
         if (!core->series.count) /* else its segments lie in the buffers before */
             core->next_buffer = 0;
@@ -303,6 +304,7 @@ bool pump_datagrams(struct core *core, struct port *port)
         int first = core->next_buffer, count = receive_datagrams(core, port, first, RECEIVE_BUFFERS - first);
         if (count <= 0)
             break;
+        port->in_vain = 0;
         core->next_buffer += count;
         for (int i = first; i < first + count && !core->failed; i++) {
             struct received *from = &core->received[i];

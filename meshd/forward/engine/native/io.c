@@ -20,7 +20,10 @@
 #define SO_RXQ_OVFL 40
 #endif
 
-enum { LARGE = 16384, FEW_BUFFERS = 4, SEND_TRIES = 2 };
+enum { LARGE = 16384, FEW_BUFFERS = 4, SEND_TRIES = 2, RECEIVE_TRIES = 8 };
+
+/* What an ICMP about an earlier datagram may leave behind. */
+static bool is_stale(int code) { return code == ECONNREFUSED || code == EHOSTUNREACH || code == ENETUNREACH || code == EPROTO; }
 
 int64_t nanoseconds(struct core *core)
 {
@@ -155,6 +158,25 @@ static void read_control(struct core *core, struct port *port, struct msghdr *me
     }
 }
 
+/* recvmmsg. What an ICMP left behind is about no datagram that waits, and over with the call that says it: they are asked for again.
+ * Of other errors a thread is told nothing here; it sees that the port is readable and nothing comes (thread.c). */
+static int receive_some(struct core *core, const struct port *port, struct mmsghdr *messages, unsigned limit)
+{
+    for (int i = 0; i < RECEIVE_TRIES; i++) {
+        int count = recvmmsg(port->fd, messages, limit, MSG_DONTWAIT, NULL);
+        if (count >= 0)
+            return count;
+        if (!is_stale(errno))
+            break;
+    }
+    if (errno == EAGAIN || errno == EINTR || is_stale(errno) || core->queued)
+        return 0;
+    bool entered = enter_python(core);
+    PyErr_SetFromErrno(PyExc_OSError);
+    leave_python(core, entered);
+    return IO_FAILED;
+}
+
 /* Fill buffers from `first` on, at most `limit`; how many, or IO_FAILED. Few at a time while they are large: they stay in the cache. */
 int receive_datagrams(struct core *core, struct port *port, int first, int limit)
 {
@@ -180,9 +202,9 @@ int receive_datagrams(struct core *core, struct port *port, int first, int limit
             .msg_controllen = sizeof control[i].data,
         };
     }
-    int count = recvmmsg(port->fd, messages, (unsigned)limit, MSG_DONTWAIT, NULL);
-    if (count < 0) /* what an ICMP left behind is over with this call; the loop wakes us again if there is more */
-        return 0;
+    int count = receive_some(core, port, messages, (unsigned)limit);
+    if (count < 0)
+        return count;
     core->large = false;
     for (int i = 0; i < count; i++) {
         struct received *into = &core->received[first + i];
@@ -220,8 +242,6 @@ static void send_python(struct core *core, struct peer *hop, struct peer *source
     send_to_python(core, hop, source, data, bytes, size);
     leave_python(core, entered);
 }
-
-static bool is_stale(int code) { return code == ECONNREFUSED || code == EHOSTUNREACH || code == ENETUNREACH || code == EPROTO; }
 
 static bool is_full(int code) { return code == EAGAIN || code == ENOBUFS; }
 

@@ -63,7 +63,8 @@ PyMODINIT_FUNC PyInit__core(void)
         PyModule_AddIntMacro(module, MAX_KEY_DATAGRAMS) < 0 || PyModule_AddIntMacro(module, MAX_ENTRY_SIZE) < 0 ||
         PyModule_AddIntMacro(module, PUMP_BYTES) < 0 || PyModule_AddIntMacro(module, PUMP_NANOSECONDS) < 0 ||
         PyModule_AddIntMacro(module, DATA_OVERHEAD) < 0 || PyModule_AddIntMacro(module, RELAY_OVERHEAD) < 0 || PyModule_AddIntMacro(module, MAX_SERIES) < 0 ||
-        PyModule_AddIntMacro(module, REPLAY_WINDOW) < 0 || PyModule_AddIntMacro(module, MAX_ROUTES) < 0 || add_drop_names(module) < 0) {
+        PyModule_AddIntMacro(module, REPLAY_WINDOW) < 0 || PyModule_AddIntMacro(module, MAX_ROUTES) < 0 ||
+        PyModule_AddIntMacro(module, MAX_IN_VAIN) < 0 || add_drop_names(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

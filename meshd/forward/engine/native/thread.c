@@ -7,7 +7,10 @@
  * never takes the GIL. Both pass a turnstile before the lock: whoever came first has it next, so neither starves the other.
  *
  * The thread pumps until the time that the loop has said (`pump_until`). Later, process or machine stood still and keys may have
- * expired: it wakes the loop and waits to be told a new time. */
+ * expired: it wakes the loop and waits to be told a new time.
+ *
+ * Descriptors are level-triggered: what a pump left is there when it waits again. A port that is said to be readable, or in error, and
+ * that nothing comes of again and again would keep the thread busy: it looks away from it for a moment. */
 #define _GNU_SOURCE /* pthread_setname_np */
 #include <errno.h>
 #include <math.h>
@@ -23,6 +26,8 @@
 
 enum { MAX_EVENTS = MAX_PORTS + 2, FRAMES_EVENT = MAX_PORTS, STOP_EVENT };
 
+enum { REST_MS = 10 };
+
 struct pump_thread {
     pthread_t thread;
     pthread_mutex_t turnstile, lock;
@@ -33,6 +38,8 @@ struct pump_thread {
     bool running, stopping, signalled;
     int epoll, upcalls, stop; /* descriptors; `upcalls` is what the loop waits for */
     int frames;
+    uint32_t resting;    /* ports that are not looked at, a bit each … */
+    double rest_ends;    /* … until then */
 };
 
 bool thread_prepare(struct core *core)
@@ -84,12 +91,41 @@ static void stop_watching(struct pump_thread *pump)
     pump->frames = -1;
 }
 
+static bool watch(struct pump_thread *pump, int fd, uint32_t number)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data = {.u32 = number}};
+    return epoll_ctl(pump->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+static void look_away(struct core *core, uint32_t number)
+{
+    struct pump_thread *pump = core->pump;
+    struct port *port = &core->ports[number];
+    if (epoll_ctl(pump->epoll, EPOLL_CTL_DEL, port->fd, NULL) == 0) {
+        port->rests++;
+        pump->resting |= 1u << number;
+        pump->rest_ends = core->now + REST_MS * 1e-3;
+    }
+}
+
+static void look_again(struct core *core)
+{
+    struct pump_thread *pump = core->pump;
+    if (!pump->resting || core->now < pump->rest_ends)
+        return;
+    for (uint32_t i = 0; i < MAX_PORTS; i++)
+        if (pump->resting & 1u << i && watch(pump, core->ports[i].fd, i))
+            pump->resting &= ~(1u << i);
+}
+
 static void pump_port(struct core *core, uint32_t number)
 {
     struct pump_thread *pump = core->pump;
-    if (number < MAX_PORTS)
+    if (number < MAX_PORTS) {
         pump_datagrams(core, &core->ports[number]);
-    else if (number == FRAMES_EVENT && pump->frames >= 0) {
+        if (core->ports[number].in_vain >= MAX_IN_VAIN)
+            look_away(core, number);
+    } else if (number == FRAMES_EVENT && pump->frames >= 0) {
         pump_frames(core);
         if (core->frames_error)
             stop_watching(pump);
@@ -128,7 +164,7 @@ static void *run(void *argument)
     struct pump_thread *pump = core->pump;
     struct epoll_event events[MAX_EVENTS];
     for (bool stopping = false; !stopping;) {
-        int count = epoll_wait(pump->epoll, events, MAX_EVENTS, -1);
+        int count = epoll_wait(pump->epoll, events, MAX_EVENTS, pump->resting ? REST_MS : -1);
         pthread_mutex_lock(&pump->turnstile);
         pthread_mutex_lock(&pump->lock);
         pthread_mutex_unlock(&pump->turnstile);
@@ -140,17 +176,12 @@ static void *run(void *argument)
         for (int i = 0; i < count && !stopping; i++)
             pump_port(core, events[i].data.u32);
         core->queued = false;
+        look_again(core);
         if (upcalls_wait(core))
             call_loop(pump);
         pthread_mutex_unlock(&pump->lock);
     }
     return NULL;
-}
-
-static bool watch(struct pump_thread *pump, int fd, uint32_t number)
-{
-    struct epoll_event event = {.events = EPOLLIN, .data = {.u32 = number}};
-    return epoll_ctl(pump->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
 static void close_descriptors(struct pump_thread *pump)
@@ -167,6 +198,7 @@ static void close_descriptors(struct pump_thread *pump)
 static bool open_descriptors(struct core *core, int frames)
 {
     struct pump_thread *pump = core->pump;
+    pump->resting = 0;
     pump->epoll = epoll_create1(EPOLL_CLOEXEC);
     pump->upcalls = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pump->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
