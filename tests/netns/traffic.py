@@ -126,7 +126,8 @@ def _index(space: Space) -> int:
 
 @dataclass
 class Stream:
-    """A numbered datagram every `interval` seconds while the `with` block runs; `lost` says which did not come."""
+    """A numbered datagram every `interval` seconds while the `with` block runs; `lost` says which did not come. The address may be
+    for everybody."""
 
     source: Space
     sink: Space
@@ -141,6 +142,7 @@ class Stream:
         self._receiver.bind((self.address, 5003))
         self._receiver.settimeout(1.0)
         self._sender = self.source.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._receive)]
         for thread in self._threads:
