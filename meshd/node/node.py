@@ -35,7 +35,7 @@ from meshd.node.memory import HostMemory
 from meshd.node.neighbours import Neighbours
 from meshd.node.notices import Notices
 from meshd.node.outputs import Answered, BlockPort, Output, PersistBoot
-from meshd.node.own import OwnRecords
+from meshd.node.own import SEGMENT, OwnRecords
 from meshd.node.peers import PeerTable
 from meshd.node.queries import Queries
 from meshd.node.reach import Reach
@@ -349,10 +349,10 @@ class Node:
         return outputs
 
     def _sweep(self, now: float) -> None:
-        self._sweep_at = now + SWEEP_S
         fdb = self.directory.fdb
-        for flow in self.engine.flows():
-            fdb.touch(flow.segment, flow.source, flow.last_used, local=flow.outbound)
+        for captured, mac, at in self.engine.sources(self._sweep_at - SWEEP_S):
+            fdb.touch(SEGMENT, mac, at, local=captured)
+        self._sweep_at = now + SWEEP_S
         self._void(self.own.expire_learned(now))
         self._void([key.mac for key in fdb.thaw(now)])
 

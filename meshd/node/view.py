@@ -71,7 +71,7 @@ def build_view(node: Node, now: float) -> NodeView:
             epoch=node.gossip.store.own.epoch,
         ),
         drops=_drops(node.drops, node.engine.drops),
-        flows=len(node.engine.flows()),
+        flows=node.engine.flow_count(),
     )
 
 

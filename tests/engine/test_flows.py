@@ -41,6 +41,18 @@ def test_what_a_flow_has_carried_is_seen() -> None:
     assert (into.outbound, into.source_slot, into.slot, into.frames) == (False, PEER, LOCAL, 5)
 
 
+def test_sources_are_those_of_flows_used_since_then() -> None:
+    pair = Pair()
+    for source, now in ((1, 10.0), (2, 20.0), (3, 30.0), (1, 40.0)):
+        pair.a.now = pair.b.now = now
+        pair.carry(between(source, 9), between(source, 8))
+    macs = [Mac(number.to_bytes(6, "big")) for number in range(4)]
+    assert sorted(pair.a.engine.sources(20.0)) == [(True, macs[1], 40.0), (True, macs[2], 20.0), (True, macs[3], 30.0)]
+    assert sorted(pair.b.engine.sources(30.0)) == [(False, macs[1], 40.0), (False, macs[3], 30.0)]
+    assert pair.a.engine.sources(41.0) == pair.b.engine.sources(41.0) == []
+    assert (pair.a.engine.flow_count(), pair.b.engine.flow_count()) == (6, 6)
+
+
 def test_an_uncached_verdict_is_asked_for_each_frame() -> None:
     pair = Pair()
     pair.a.upcalls.outbound = Verdict(PEER, cached=False)

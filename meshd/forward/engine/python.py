@@ -224,6 +224,13 @@ class PythonEngine:
             _account(key)
         return {slot: peer.counters for slot, peer in self._peers.items()}
 
+    def flow_count(self) -> int:
+        return len(self._asking.outbound) + len(self._asking.inbound)
+
+    def sources(self, since: float) -> Sequence[tuple[bool, Mac, float]]:
+        tables = ((True, self._asking.outbound.sources(since)), (False, self._asking.inbound.sources(since)))
+        return [(captured, Mac(mac), at) for captured, found in tables for mac, at in found.items()]
+
     def flows(self) -> Sequence[FlowView]:
         outbound = [_view(flow, key, None) for key, flow in self._asking.outbound.flows.items()]
         return outbound + [_view(flow, key, slot) for (slot, key), flow in self._asking.inbound.flows.items()]

@@ -234,6 +234,15 @@ class FlowTable(Generic[K]):
             self._unlink(key)
         return len(keys)
 
+    def sources(self, since: float) -> dict[bytes, float]:
+        """The source MACs of flows that were used since then, and when they last were. As many are looked at, and one more."""
+        found: dict[bytes, float] = {}
+        for key, flow in reversed(self.flows.items()):
+            if flow.last_used < since:
+                break
+            found.setdefault(_macs(key)[1], flow.last_used)
+        return found
+
     def _link(self, key: K) -> None:
         for mac in _macs(key):
             found = self._by_mac.setdefault(mac, key)

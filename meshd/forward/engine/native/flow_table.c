@@ -129,6 +129,38 @@ static bool account(struct flow *flow)
     return done != NULL;
 }
 
+/* When the flow was last used, by C or by Python; negative with an exception. */
+static double last_used(const struct flow *flow)
+{
+    PyObject *seen = PyObject_GetAttrString(flow->object, "last_used");
+    double by_python = seen ? PyFloat_AsDouble(seen) : -1;
+    Py_XDECREF(seen);
+    return by_python > flow->last_used ? by_python : flow->last_used;
+}
+
+/* sources(since): a dict of the source MACs of flows that were used since then, and when they last were. */
+static PyObject *sources(PyObject *self, PyObject *since)
+{
+    struct flow_table *table = (struct flow_table *)self;
+    double limit = PyFloat_AsDouble(since);
+    PyObject *result = PyErr_Occurred() ? NULL : PyDict_New();
+    for (struct flow *flow = table->use.older; result && flow != &table->use; flow = flow->older) {
+        double used = last_used(flow);
+        if (PyErr_Occurred()) {
+            Py_CLEAR(result);
+            break;
+        }
+        if (used < limit)
+            break;
+        PyObject *mac = PyBytes_FromStringAndSize((const char *)flow->addresses + 6, 6), *at = PyFloat_FromDouble(used);
+        if (!mac || !at || (!PyDict_Contains(result, mac) && PyDict_SetItem(result, mac, at) < 0))
+            Py_CLEAR(result);
+        Py_XDECREF(mac);
+        Py_XDECREF(at);
+    }
+    return result;
+}
+
 /* A dict of all flows by key, least recently used first, their counters up to date. */
 static PyObject *flows(PyObject *self, void *closure)
 {
@@ -181,6 +213,7 @@ PyTypeObject *make_flow_table_type(void)
         {"use", use, METH_O, NULL},
         {"add", add, METH_VARARGS, NULL},
         {"void_mac", void_mac, METH_O, NULL},
+        {"sources", sources, METH_O, NULL},
         {0},
     };
     static PyGetSetDef members[] = {{"flows", flows, NULL, NULL, NULL}, {"looked_at", looked_at, NULL, NULL, NULL}, {0}};

@@ -121,6 +121,7 @@ class ThreadedEngine(NativeEngine):
     send_relayed = _held(NativeEngine.send_relayed)
     sent = _held(NativeEngine.sent)
     peer_counters = _held(NativeEngine.peer_counters)
+    sources = _held(NativeEngine.sources)
     flows = _held(NativeEngine.flows)
     _flush = _held(NativeEngine.flush)
 
