@@ -55,9 +55,9 @@ fuzz:
 	@packaging/setup-venv test
 	@$(BIN)/python -m tests.fuzz $${FUZZ_INPUTS:-1000000} $${FUZZ_SEED:-0} "$${FUZZ_TARGET:-}"
 
-## run the tests of the native engine with address and undefined-behaviour sanitizers, minutes: make sanitize [ARGS=tests/…]
+## run the native engine's tests, and routers with it, under address and undefined-behaviour sanitizers, minutes: make sanitize [ARGS=tests/…]
 sanitize: setup-test
-	@packaging/sanitize $${ARGS:-}
+	@packaging/as-root packaging/sanitize $${ARGS:-}
 
 ## feed the native engine malformed frames and datagrams, under sanitizers: make fuzz-native [FUZZ_INPUTS=10000000] [FUZZ_SEED=0]
 fuzz-native: setup-test
