@@ -29,10 +29,10 @@ class Mesh:
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def mesh(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Mesh]:
     """Two hosts with a container each."""
     with Lab(tmp_path_factory.mktemp("capture"), 2) as lab:
-        lab.launch()
+        lab.launch("--engine", engine)
         lab.meshed()
         first, second = lab.hosts
         web, db = lab.container("web"), lab.container("db")
@@ -60,6 +60,7 @@ def capturing(host: Host, *arguments: str) -> Iterator[subprocess.Popen[str]]:
                 command.communicate(timeout=20)
 
 
+@pytest.mark.both_engines
 def test_a_ping_is_seen_at_both_hosts(mesh: Mesh) -> None:
     first, second, web, db = mesh.first, mesh.second, mesh.web, mesh.db
     with capturing(first, "icmp", "--count", "2") as here, capturing(second, db.word, "icmp", "--json") as there:
@@ -83,6 +84,7 @@ def test_an_address_and_a_peer(mesh: Mesh, word: str) -> None:
         assert "echo-request" in command.communicate(timeout=20)[0]
 
 
+@pytest.mark.both_engines
 def test_a_file(mesh: Mesh, tmp_path: Path) -> None:
     first, web, db = mesh.first, mesh.web, mesh.db
     file = tmp_path / "web.pcapng"

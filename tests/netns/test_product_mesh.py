@@ -21,8 +21,9 @@ PAIRS = list(itertools.permutations(range(3), 2))
 
 
 class Mesh:
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, engine: str) -> None:
         self.lab = lab
+        self.engine = engine
         self.containers = [lab.container(f"c{number}") for number in (1, 2, 3)]
         self.answered_after = -1.0
 
@@ -32,10 +33,10 @@ class Mesh:
 
     def start(self) -> None:
         first, second, third = self.hosts
-        first.launch()
+        first.launch("--engine", self.engine)
         key = self.lab.key_copy(first)
         first.attach(self.containers[0], f"{ADDRESSES[0]}/24", f"{ADDRESSES6[0]}/64")
-        second.launch("--key-file", key, "--peers", first.address)
+        second.launch("--key-file", key, "--peers", first.address, "--engine", self.engine)
         second.attach(self.containers[1], f"{ADDRESSES[1]}/24", f"{ADDRESSES6[1]}/64")
         third.launch("--key-file", key, "--peers", first.address, "--engine", "python")  # both engines in one mesh
         launched = time.monotonic()
@@ -46,9 +47,9 @@ class Mesh:
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def mesh(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Mesh]:
     with Lab(tmp_path_factory.mktemp("mesh"), 3) as lab:
-        mesh = Mesh(lab)
+        mesh = Mesh(lab, engine)
         mesh.start()
         lab.meshed()
         yield mesh
@@ -60,6 +61,7 @@ def test_containers_answer_soon_after_the_last_launch(mesh: Mesh) -> None:
     assert mesh.answered_after < 10
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize(("source", "sink"), PAIRS)
 def test_all_directions(mesh: Mesh, source: int, sink: int) -> None:
     container = mesh.containers[source]
@@ -69,12 +71,14 @@ def test_all_directions(mesh: Mesh, source: int, sink: int) -> None:
     assert container.ping(ADDRESSES6[sink], "-s", "8000", count=2)
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize(("source", "sink"), PAIRS)
 def test_tcp_and_udp_arrive_unchanged(mesh: Mesh, source: int, sink: int) -> None:
     tcp_arrives_whole(mesh.containers[source], mesh.containers[sink], ADDRESSES[sink])
     datagrams_arrive(mesh.containers[source], mesh.containers[sink], ADDRESSES[sink])
 
 
+@pytest.mark.both_engines
 def test_the_same_over_ipv6(mesh: Mesh) -> None:
     tcp_arrives_whole(mesh.containers[0], mesh.containers[2], ADDRESSES6[2])
     datagrams_arrive(mesh.containers[2], mesh.containers[0], ADDRESSES6[0])
@@ -88,6 +92,7 @@ def test_no_smaller_frames_than_the_mtu_says(mesh: Mesh) -> None:
     assert "message too long" in first.run("ping", "-c1", "-Mdo", "-s1345", ADDRESSES[1], check=False).err.lower()
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("group", ["10.32.0.255", "239.1.2.3"])
 def test_broadcast_and_multicast_reach_all_once(mesh: Mesh, group: str) -> None:
     for number, source in enumerate(mesh.containers):
@@ -95,6 +100,7 @@ def test_broadcast_and_multicast_reach_all_once(mesh: Mesh, group: str) -> None:
         groups_reach(source, list(others), group, f"from {number}".encode())
 
 
+@pytest.mark.both_engines
 def test_no_other_protocol_is_needed(mesh: Mesh) -> None:
     """Layer 2: an EtherType that nobody knows passes as well as IP does."""
     source, sink = mesh.containers[0], mesh.containers[1]
@@ -153,6 +159,7 @@ def test_every_host_knows_every_other_by_its_name(mesh: Mesh) -> None:
         assert all(re.fullmatch(r"   (->|<-) \S+ +\S+\(host\d\) +established", line) for line in links)
 
 
+@pytest.mark.both_engines
 def test_connections_are_with_all_and_encrypted(mesh: Mesh) -> None:
     for host in mesh.hosts:
         lines = host.meshd("status", "connections").out.splitlines()
@@ -193,6 +200,7 @@ def test_own_and_dead_addresses_are_listed_as_such(mesh: Mesh) -> None:
         host.meshd("forget", host.address, "10.9.0.99")
 
 
+@pytest.mark.both_engines
 def test_macs_are_the_same_everywhere(mesh: Mesh) -> None:
     known = names(mesh)
     wanted = {

@@ -30,14 +30,14 @@ FORGER = "10.9.0.66"
 
 
 class Pair:
-    def __init__(self, lab: Lab, mtu: int) -> None:
+    def __init__(self, lab: Lab, mtu: int, engine: str = "auto") -> None:
         self.lab = lab
         self.first, self.second = lab.hosts
         for host in lab.hosts:
             host.ip("link", "set", "eth0", "mtu", str(mtu), "gso_max_segs", "1")
             lab.switch.ip("link", "set", host.port, "mtu", str(mtu))
         self.containers = [lab.container("one"), lab.container("two")]
-        lab.launch()
+        lab.launch("--engine", engine)
         lab.meshed()
         for host, container, *addresses in zip(lab.hosts, self.containers, ADDRESSES, ADDRESSES6, strict=True):
             host.attach(container, f"{addresses[0]}/24", f"{addresses[1]}/64")
@@ -120,9 +120,9 @@ class Flow:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Pair]:
     with Lab(tmp_path_factory.mktemp("mtu"), 2) as lab:
-        yield Pair(lab, 1500)
+        yield Pair(lab, 1500, engine)
 
 
 def cached_mtu(space: Space, address: str) -> int:
@@ -131,6 +131,7 @@ def cached_mtu(space: Space, address: str) -> int:
     return int(found[1]) if found else 65_535
 
 
+@pytest.mark.both_engines
 def test_forged_icmp_decides_nothing(pair: Pair) -> None:
     until(lambda: pair.mtus() == [1500 - SEALED] * 2, "both directions are measured")
     forger = pair.lab.container("forger")
@@ -160,6 +161,7 @@ def frag_needed(source: Host, destination: Host, mtu: int) -> bytes:
     return message[:2] + struct.pack(">H", checksum(message)) + message[4:]
 
 
+@pytest.mark.both_engines
 def test_a_hole_in_mid_flow(pair: Pair) -> None:
     one, two = pair.containers
     until(lambda: pair.mtus() == [1500 - SEALED] * 2, "both directions are measured")

@@ -27,8 +27,8 @@ class Trio:
         self.first, self.second, self.third = lab.hosts
         self.containers = [lab.container(f"c{number}") for number in range(3)]
 
-    def join(self) -> None:
-        self.lab.launch()
+    def join(self, engine: str = "auto") -> None:
+        self.lab.launch("--engine", engine)
         for host, container, address in zip(self.lab.hosts, self.containers, ADDRESSES, strict=True):
             host.attach(container, f"{address}/24")
         for address in ADDRESSES[1:]:
@@ -96,12 +96,13 @@ def test_a_cut_path_is_gone_round_and_status_says_so(trio: Trio, what: str) -> N
     assert trio.containers[0].ping(ADDRESSES[1], count=20)
 
 
-def test_an_ipv6_underlay_where_two_never_reached_each_other(tmp_path: Path) -> None:
+@pytest.mark.both_engines
+def test_an_ipv6_underlay_where_two_never_reached_each_other(tmp_path: Path, engine: str) -> None:
     with Lab(tmp_path, 3, family=6) as lab:
         trio = Trio(lab)
         drop(trio.second, trio.third)
         drop(trio.third, trio.second)
-        trio.join()
+        trio.join(engine)
         trio.containers[1].reach(ADDRESSES[2])
         seen = path_to(trio.second, trio.third)
         assert (seen["Kind"], seen["Endpoint"]) == ("relay", f"[{trio.first.address}]:6783")
