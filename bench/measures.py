@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from bench import busy, measure
 from bench.contender import Contender
 from bench.contenders import Meshd
+from bench.loading import load_losses
 from bench.meshing import mesh_time
 from bench.relaying import Trio, relayed, trio
 from bench.results import Samples
@@ -28,6 +29,7 @@ MEASURES = {
     "nic": "all of these with the underlay's segmentation offloads off",
     "wan": "TCP over 20 ms with 0.1 % and 1 % of loss",
     "busy": "meshd while 1000 records a second arrive and its API is asked",
+    "load": "meshd at 80 % of its loss-free rate, while keys, containers and floods go on: what is lost",
     "relay": "meshd through a third host",
     "join": "meshd: how soon a third host is in the mesh",
 }
@@ -201,6 +203,11 @@ def _of_meshd(one: Round, contender: Meshd) -> Iterator[Step]:
         )
     if _variant(contender):
         return
+    if "load" in one.measures:
+        yield Step(
+            f"{contender.title}: what is lost at 80 % of the rate without loss",
+            lambda: one.keep(contender.name, "", **load_losses(contender.engine, one.plan)),
+        )
     if "relay" in one.measures:
         yield Step(f"{contender.title}: TCP through a relay", through_relay)
     if "join" in one.measures:

@@ -28,22 +28,25 @@ class Trio(Contender):
     name = "trio"
     title = "three hosts"
 
-    def __init__(self, lab: Lab, engine: str) -> None:
+    def __init__(self, lab: Lab, engine: str, *more: str) -> None:
+        """`more`: of `meshd launch`."""
         super().__init__(lab)
-        self.engine = engine
+        self.options = ("--engine", engine, *more)
+        self.third: End
         self.routers = [Router(lab, number) for number in range(HOSTS)]
 
     def _start(self) -> tuple[End, End]:
         first = self.routers[0]
-        first.launch("--engine", self.engine)
+        first.launch(*self.options)
         ends = []
         for router in self.routers:
             if router is not first:
-                router.join(first, "--engine", self.engine)
+                router.join(first, *self.options)
             space, address = self.lab.space(f"c{router.number + 1}"), f"10.77.1.{router.number + 1}"
             router.attach(space, f"{address}/24")
             ends.append(End(space, address))
         full_mesh(self.lab, self.routers, [(end.space, end.address) for end in ends])
+        self.third = ends[2]
         return ends[0], ends[1]
 
     def pids(self) -> list[int]:
@@ -81,9 +84,9 @@ class Trio(Contender):
 
 
 @contextlib.contextmanager
-def trio(engine: str, tag: str = "r") -> Iterator[Trio]:
+def trio(engine: str, tag: str = "r", *more: str) -> Iterator[Trio]:
     with Lab(HOSTS, tag=tag) as lab:
-        made = Trio(lab, engine)
+        made = Trio(lab, engine, *more)
         made.start()
         yield made
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import busy, contenders, demo, measure, micro, micro_engines, targets
+from bench import busy, contenders, demo, loading, measure, micro, micro_engines, targets
 from bench.__main__ import Outcome, chosen, chosen_measures, write
 from bench.__main__ import bench as run_bench
 from bench.contender import Contender, End, cpu_seconds, rss_mib
@@ -22,7 +22,7 @@ from bench.measure import Plan, bisect, percentile, search
 from bench.measures import MEASURES, Round, steps
 from bench.meshing import full_mesh
 from bench.peers import PEERS
-from bench.relaying import Trio
+from bench.relaying import Trio, trio
 from bench.results import FIGURES, Samples, figures_table, ratios, table, titles_table
 from bench.routers import Router
 from bench.targets import ENGINES, TARGETS, Target, judge, targets_table
@@ -493,6 +493,26 @@ def test_transfers_over_a_long_path_lose_what_they_are_told_to() -> None:
             step.run()  # which checks how much was lost
     assert (found.median("bare", "wan_1") or 0) > 0
     assert (found.median("bare", "wan_01") or 0) > 0
+
+
+@pytest.mark.netns
+def test_beside_what_is_sent_under_load_floods_and_containers_come_and_go() -> None:
+    with trio("auto", "t", "--rekey-interval", loading.REKEY_SECONDS) as made:
+        far = made.ends[1]
+
+        def broadcasts() -> int:
+            return int(made.lab.run(far.space, "nstat", "-asz", "IpExtInBcastPkts").split()[-2])
+
+        def guests() -> int:
+            return sum("10.77.1.77" in router.meshd("ps") for router in made.routers)
+
+        before = broadcasts()
+        with loading.floods(made), loading.changes(made):
+            wait_until(lambda: bool(guests()), "a container has come")
+            wait_until(lambda: not guests(), "and gone")
+            wait_until(lambda: broadcasts() > before + 10, "floods arrive")
+            got = measure.blast(made, 1.0, 0.5)
+        assert 0 < got.received <= got.sent
 
 
 @pytest.mark.netns
