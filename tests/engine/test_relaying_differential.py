@@ -69,10 +69,10 @@ class Faults:
                 return (self.changed(datagram, at, value),)
 
     def changed(self, datagram: bytes, at: int, value: int) -> bytes:
-        """Another byte, under a tag that is right."""
-        if datagram[0] != RELAY_FIRST_BYTE or len(datagram) <= RELAY_OVERHEAD:
-            return datagram
+        """Another byte, under a tag that is right, where there is one."""
         covered = bytearray(datagram[:-16])
+        if datagram[0] != RELAY_FIRST_BYTE or len(datagram) <= RELAY_OVERHEAD or at >= len(covered):
+            return datagram
         covered[at] = value
         secret = self.play.secrets[int.from_bytes(datagram[4:8], "little")]
         counter = pack_nonce(int.from_bytes(datagram[8:16], "little"))
