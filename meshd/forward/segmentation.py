@@ -9,6 +9,9 @@ Nothing loops over segments in Python: payloads are cut by one call, header bloc
 joined by `map`. Copying a payload once more costs a tenth of sealing it; a turn of a loop costs as much as the sealing.
 
 `header_blocks` is the series of headers; the coalescer on the other side (forward/coalesce.py) predicts by it what comes next.
+Behind IPv6 extension headers a receiver does not look for a checksum (protocol.md, Data): segments with such headers are finished
+here, in a loop (`chained_segments`), since few have them.
+
 Headers here have the 2-byte entry header of a sealed datagram in front (forward/entries.py).
 """
 
@@ -19,17 +22,29 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
 
-from meshd.forward.checksum import ipv4_header_checksum, pseudo_sum
+from meshd.forward.checksum import complete_checksum, ipv4_header_checksum, pseudo_sum
 from meshd.forward.entries import ENTRY_HEADER_SIZE
 from meshd.forward.ethernet import TCP, UDP, Headers
 from meshd.forward.runs import byte_run, split
 
-__all__ = ["ACK", "CWR", "FIN", "PSH", "TCP_FLAGS_OFFSET", "fit_headers", "header_blocks", "segment_count", "segments"]
+__all__ = [
+    "ACK",
+    "CWR",
+    "FIN",
+    "PSH",
+    "TCP_FLAGS_OFFSET",
+    "chained_segments",
+    "fit_headers",
+    "header_blocks",
+    "segment_count",
+    "segments",
+]
 
 TCP_FLAGS_OFFSET = 13  # from l4
 FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
 
 _U16 = struct.Struct(">H")
+_U32 = struct.Struct(">I")
 _U16_LE = struct.Struct("<H")
 _ID_AND_CHECKSUM = struct.Struct(">H4xH")  # from the identification on
 
@@ -64,6 +79,39 @@ def segments(data: memoryview, start: int, headers: Headers, size: int) -> list[
     if last_flags:
         blocks[-1] = _with_flags(blocks[-1], headers, last_flags)
     return list(map(bytes.__add__, blocks, payloads))
+
+
+def chained_segments(data: memoryview, start: int, headers: Headers, size: int) -> list[bytes]:
+    """The same for a frame with IPv6 extension headers, checksums finished.
+
+    The partial checksum gets another length and is else the kernel's: with a routing header, it may be over another destination
+    than the one that stands in the IPv6 header (RFC 8200 § 8.1).
+    """
+    at = start + headers.payload
+    payload = data[at:]
+    template = bytearray(ENTRY_HEADER_SIZE) + data[start:at]
+    first_flags, last_flags = _take_boundary_flags(template, headers)
+    l3, l4 = ENTRY_HEADER_SIZE + headers.l3, ENTRY_HEADER_SIZE + headers.l4
+    checksum = l4 + headers.checksum_offset
+    pseudo = _U16.unpack_from(template, checksum)[0] - (headers.end - headers.l4)
+    sequence = _U32.unpack_from(template, l4 + 4)[0]
+    entries = []
+    for done in range(0, len(payload), size):
+        entry = template + payload[done : done + size]
+        length = len(entry) - l4
+        _U16_LE.pack_into(entry, 0, len(entry) - ENTRY_HEADER_SIZE & 0x3FFF)
+        _U16.pack_into(entry, l3 + 4, len(entry) - l3 - 40)
+        _U16.pack_into(entry, checksum, (pseudo + length) % 65535 or 65535)
+        if headers.protocol == UDP:
+            _U16.pack_into(entry, l4 + 4, length)
+        else:
+            _U32.pack_into(entry, l4 + 4, (sequence + done) & 0xFFFFFFFF)
+            entry[l4 + TCP_FLAGS_OFFSET] |= (0 if done else first_flags) | (
+                last_flags if done + size >= len(payload) else 0
+            )
+        complete_checksum(memoryview(entry)[ENTRY_HEADER_SIZE:], headers.l4, headers.checksum_offset)
+        entries.append(bytes(entry))
+    return entries
 
 
 def _with_flags(block: bytes, headers: Headers, flags: int) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 
 from meshd.forward.checksum import ipv4_header_checksum, ones_sum
-from meshd.forward.ethernet import network_header
+from meshd.forward.ethernet import V6_CHAIN, V6_EXTENSIONS, network_header
 from meshd.forward.neighbours import ICMPV6, icmpv6_sum
 
 __all__ = ["IPV6_MIN_MTU", "too_big"]
@@ -27,9 +27,7 @@ _ICMP = 1
 _V4_ERRORS = frozenset({3, 4, 5, 11, 12})  # unreachable, source quench, redirect, time exceeded, parameter problem
 _V6_FIRST_INFORMATIONAL = 128
 _V6_REDIRECT = 137
-_V6_EXTENSIONS = (0, 43, 60)  # hop-by-hop, routing, destination options
 _V6_FRAGMENT = 44
-_CHAIN = 8  # extension headers that are followed
 _DF, _MORE_OR_OFFSET = 0x4000, 0x3FFF
 _HOPS = 64
 _QUOTED_V4 = 576 - 20 - 8  # RFC 1812 § 4.3.2.3
@@ -93,12 +91,12 @@ def _packet_too_big(packet: bytes, mtu: int) -> bytes | None:
 def _may_answer_v6(packet: bytes) -> bool:
     """False for ICMP errors and redirects, fragments, and chains of extension headers that cannot be followed to their end."""
     kind, at = packet[6], 40
-    for _ in range(_CHAIN):
+    for _ in range(V6_CHAIN):
         if kind == _V6_FRAGMENT or at + 8 > len(packet):
             return False
         if kind == ICMPV6:
             return packet[at] >= _V6_FIRST_INFORMATIONAL and packet[at] != _V6_REDIRECT
-        if kind not in _V6_EXTENSIONS:
+        if kind not in V6_EXTENSIONS:
             return True
         kind, at = packet[at], at + 8 * (packet[at + 1] + 1)
     return False

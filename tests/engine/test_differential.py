@@ -33,6 +33,7 @@ from tests.engine.compare import compare
 from tests.engine.pair import ScriptedUpcalls
 from tests.engine.pair import Side as OneSide
 from tests.engine.reference import arp, capture, super_frame, tcp, udp, unfinished, vnet
+from tests.engine.test_extension_headers import lengthened
 
 B, C = FIRST_PEER, SlotId(FIRST_PEER + 1)
 A = FIRST_PEER  # what b and c call a
@@ -232,16 +233,29 @@ def super_frames(draw: st.DrawFn) -> bytes:
     return super_frame(udp(PAYLOAD[:total], version), size)
 
 
+def is_ipv6(data: bytes) -> bool:
+    return data[22:24] == b"\x86\xdd"
+
+
+chains = st.lists(st.sampled_from([0, 43, 44, 60]), min_size=1, max_size=9).map(tuple)
+chained_frames = st.builds(
+    lengthened,
+    st.one_of(plain_frames, super_frames(), super_frames()).filter(is_ipv6),
+    chains,
+    st.sampled_from([0, 1, 20]),
+)
+
+
 @st.composite
 def mangled(draw: st.DrawFn) -> bytes:
     """Kernel flags and headers that lie."""
-    data = bytearray(draw(st.one_of(plain_frames, super_frames())))
+    data = bytearray(draw(st.one_of(plain_frames, super_frames(), chained_frames)))
     for at, value in draw(st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=3)):
         data[at % len(data)] = value
     return bytes(data[: draw(st.one_of(st.just(len(data)), st.integers(0, len(data))))])
 
 
-frames = st.one_of(plain_frames, super_frames(), plain_frames, super_frames(), mangled())
+frames = st.one_of(plain_frames, super_frames(), plain_frames, super_frames(), mangled(), chained_frames)
 captures = st.builds(
     lambda data, last: towards(data, last) if len(data) >= 22 else data,
     frames,

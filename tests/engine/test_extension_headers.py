@@ -1,7 +1,8 @@
 """Inner IPv6 packets with extension headers are opaque: carried byte for byte, whatever stands behind the headers.
 
 What is there may look like TCP or UDP, be it the transport header behind the chain or bytes of an option; nothing may be cut,
-put together, summed up or trusted by it, and only a kernel's own words (the vnet header) say where a checksum is left to us.
+put together, summed up or trusted by it. Only a kernel's own words (the vnet header) say where a checksum is left to us, or that a
+super-frame is: it is cut where the chain leads to the place that the kernel says, and goes on with finished checksums.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import Ether
+from scapy.packet import Packet
 
+from meshd.forward.engine.interface import Verdict
+from meshd.forward.slots import FLOOD
 from tests.engine.pair import PEER, Pair
-from tests.engine.reference import capture, complete, tcp, udp, vnet
+from tests.engine.reference import capture, complete, cut, super_frame, tcp, udp, vnet
 from tests.ones import fold
 
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION, ICMPV6 = 0, 43, 44, 60, 58
@@ -159,3 +163,107 @@ def test_any_chain_before_anything(chain: tuple[int, ...], last: int, units: int
     got = pair.carry(capture(frame), capture(frame))
     assert got == [capture(frame)] * 2
     assert pair.a.drops == pair.b.drops == {}
+
+
+FOLLOWED = [chain for chain in CHAINS if FRAGMENT not in chain and len(chain) <= 8]
+followed = pytest.mark.parametrize("chain", FOLLOWED, ids=lambda chain: "-".join(map(str, chain)))
+PAYLOAD = bytes(range(251)) * 240
+
+
+def lengthened(data: bytes, chain: tuple[int, ...], units: int = 0) -> bytes:
+    """A capture of IPv6 without VLAN tags, with these headers in it: what its kernel says is further behind."""
+    frame = bytearray(data[10:])
+    kinds = (*chain, frame[20])
+    options = b"".join(option(kind, after, units) for kind, after in itertools.pairwise(kinds))
+    flags, gso, head, size, start, offset = struct.unpack_from("=BBHHHH", data)
+    frame[20] = kinds[0]
+    struct.pack_into(">H", frame, 18, len(options) + len(frame) - 54)
+    more = len(options)
+    return vnet(flags, gso, head + more, size, start + more, offset) + bytes(frame[:54]) + options + bytes(frame[54:])
+
+
+def cut_chained(packet: Packet, size: int, chain: tuple[int, ...], units: int = 0) -> list[bytes]:
+    protocol = 6 if packet.haslayer("TCP") else 17
+    return [chained(chain, protocol, transport(piece), units=units) for piece in cut(packet, size)]
+
+
+@followed
+@pytest.mark.parametrize("flags", ["A", "FPA", "CPA"])
+@pytest.mark.parametrize("total", [1200, 1201, 58_000])
+def test_super_frames_are_cut_behind_the_chain(chain: tuple[int, ...], flags: str, total: int) -> None:
+    pair = Pair()
+    packet = tcp(PAYLOAD[:total], 6, seq=0xFFFFFF00, flags=flags)
+    captured = lengthened(super_frame(packet, 1200, ecn="C" in flags), chain)
+    expected = [capture(frame) for frame in cut_chained(packet, 1200, chain)]
+    for _ in range(2):
+        assert pair.carry(captured, captured) == expected * 2
+    assert pair.a.drops == pair.b.drops == {}
+
+
+@followed
+def test_udp_super_frames_too(chain: tuple[int, ...]) -> None:
+    pair, packet = Pair(), udp(PAYLOAD[:5000], 6)
+    expected = [capture(frame) for frame in cut_chained(packet, 1100, chain)]
+    for _ in range(2):
+        assert pair.carry(lengthened(super_frame(packet, 1100), chain)) == expected
+    assert pair.a.drops == pair.b.drops == {}
+
+
+@followed
+def test_on_a_narrow_path_tcp_is_cut_to_it(chain: tuple[int, ...]) -> None:
+    pair, packet = narrow(measured=True), tcp(PAYLOAD[:6000], 6)
+    room = SMALL - 34 - 14 - 40 - 20 - 8 * len(chain)
+    expected = [capture(frame) for frame in cut_chained(packet, room, chain)]
+    for _ in range(2):
+        assert pair.carry(lengthened(super_frame(packet, 1200), chain)) == expected
+    assert pair.a.frames.take() == []
+    assert max(len(datagram) for datagrams in pair.a.port.sent for datagram in datagrams) <= SMALL
+
+
+def test_a_chain_that_fills_the_path_goes_in_pieces() -> None:
+    """And not as thousands of segments of a byte."""
+    pair, packet, chain = narrow(measured=False), tcp(PAYLOAD[:4000], 6), (DESTINATION, DESTINATION)
+    captured = lengthened(super_frame(packet, 800), chain, units=25)
+    expected = [capture(frame) for frame in cut_chained(packet, 800, chain, units=25)]
+    for _ in range(2):
+        assert pair.carry(captured) == expected
+    assert sum(len(datagrams) for datagrams in pair.a.port.sent) < 50
+
+
+def test_a_checksum_over_the_final_destination_stays_one() -> None:
+    """With a routing header that has segments left, the sum is not over the destination that the IPv6 header has."""
+    packet, chain = tcp(PAYLOAD[:3000], 6), (ROUTING,)
+    captured = bytearray(lengthened(super_frame(packet, 1000), chain))
+    captured[10 + 37] ^= 0x55  # of the destination: on the way
+    pieces = [bytearray(frame) for frame in cut_chained(packet, 1000, chain)]
+    for piece in pieces:
+        piece[37] ^= 0x55
+    assert Pair().carry(bytes(captured)) == [capture(bytes(piece)) for piece in pieces]
+
+
+@pytest.mark.parametrize("chain", [(FRAGMENT,), (HOP_BY_HOP, FRAGMENT), (DESTINATION,) * 9, (50,)], ids=str)
+def test_where_the_chain_does_not_lead_it_is_not_cut(chain: tuple[int, ...]) -> None:
+    pair = Pair()
+    assert pair.carry(lengthened(super_frame(tcp(PAYLOAD[:3000], 6), 1000), chain)) == []
+    assert pair.a.drops == {"bad_frame": 1}
+
+
+def test_where_the_chain_leads_elsewhere_than_the_kernel_says_it_is_not_cut() -> None:
+    pair = Pair()
+    captured = lengthened(super_frame(tcp(PAYLOAD[:3000], 6), 1000), (HOP_BY_HOP,))
+    for at, value in ((6, 54), (11 + 53, 200), (10 + 20, 59), (10 + 55, 255)):  # start, length of options, kinds
+        lie = bytearray(captured)
+        lie[at] = value
+        pair.carry(bytes(lie))
+    assert pair.a.drops.keys() <= {"bad_frame"}
+    assert pair.b.drops == {}
+
+
+@followed
+def test_floods_of_super_frames_are_cut_too(chain: tuple[int, ...]) -> None:
+    pair, packet = Pair(), tcp(PAYLOAD[:3000], 6)
+    pair.a.upcalls.outbound = Verdict(FLOOD)
+    pair.a.upcalls.children = {pair.a.origin: [PEER]}
+    pair.b.upcalls.children = {pair.a.origin: []}
+    expected = [capture(frame) for frame in cut_chained(packet, 1000, chain)]
+    assert pair.carry(lengthened(super_frame(packet, 1000), chain)) == expected

@@ -84,6 +84,15 @@ def test_the_same_over_ipv6(mesh: Mesh) -> None:
     datagrams_arrive(mesh.containers[2], mesh.containers[0], ADDRESSES6[0])
 
 
+@pytest.mark.both_engines
+def test_tcp_behind_hop_by_hop_options(mesh: Mesh) -> None:
+    """Its kernel leaves super-frames to us, options and all: none is dropped."""
+    before = [host.report()["Drops"].get("bad_frame", 0) for host in mesh.hosts]
+    padding = bytes((0, 0, 1, 4, 0, 0, 0, 0))
+    tcp_arrives_whole(mesh.containers[0], mesh.containers[1], ADDRESSES6[1], 5_000_000, options=padding)
+    assert [host.report()["Drops"].get("bad_frame", 0) for host in mesh.hosts] == before
+
+
 def test_no_smaller_frames_than_the_mtu_says(mesh: Mesh) -> None:
     """1372 is the interface's MTU: a packet of that size passes whole, and the sender's kernel refuses a larger one."""
     first = mesh.containers[0]

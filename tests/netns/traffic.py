@@ -27,8 +27,10 @@ def _family(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def tcp_arrives_whole(source: Space, sink: Space, address: str, size: int = 4_000_000, port: int = 5000) -> None:
-    """Send random bytes one way; the other end must have the same."""
+def tcp_arrives_whole(
+    source: Space, sink: Space, address: str, size: int = 4_000_000, port: int = 5000, *, options: bytes = b""
+) -> None:
+    """Send random bytes one way; the other end must have the same. `options`: a hop-by-hop header, in each packet of IPv6."""
     data = random.Random(size).randbytes(size)
     received = hashlib.sha256()
     with sink.socket(_family(address), socket.SOCK_STREAM) as listener, contextlib.ExitStack() as closing:
@@ -38,6 +40,8 @@ def tcp_arrives_whole(source: Space, sink: Space, address: str, size: int = 4_00
         listener.listen(1)
         sender = closing.enter_context(source.socket(_family(address), socket.SOCK_STREAM))
         sender.settimeout(SECONDS)
+        if options:
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_HOPOPTS, options)
         sender.connect((address, port))
         accepted, _ = listener.accept()
         accepted.settimeout(SECONDS)

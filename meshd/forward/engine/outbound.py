@@ -16,13 +16,13 @@ Whatever goes to one peer leaves in the order of capture: what is behind in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from meshd.drops import DropCounters, DropReason
 from meshd.forward.checksum import complete_checksum
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Buffer, DatagramPort, Mirror
-from meshd.forward.engine.oversize import Cut, Oversize
+from meshd.forward.engine.oversize import MIN_SEGMENT, Cut, Oversize
 from meshd.forward.engine.several import Several
 from meshd.forward.engine.tables import (
     AGGREGATE_LIMIT,
@@ -44,10 +44,10 @@ from meshd.forward.entries import (
     encode_entry,
     encode_flood,
 )
-from meshd.forward.ethernet import ETHERNET_SIZE, TCP, Headers, parse_headers
+from meshd.forward.ethernet import ETHERNET_SIZE, TCP, Headers, parse_chained, parse_headers
 from meshd.forward.floods import FLOOD_TTL
 from meshd.forward.header import DATA_OVERHEAD, NONCE_PREFIX, counter_run
-from meshd.forward.segmentation import segment_count, segments
+from meshd.forward.segmentation import chained_segments, segment_count, segments
 from meshd.forward.slots import FLOOD, GROUP, LOCAL, slot_drop_reason
 from meshd.forward.vnet import GSO_ECN, GSO_NONE, NEEDS_CSUM, VNET_SIZE, Vnet, decode_vnet, gso_kind
 from meshd.ids import Endpoint, ShortId
@@ -156,9 +156,9 @@ class Outbound:
         size = self._segment_size(vnet, headers, peer.max_datagram - overhead)
         if not size:
             return
-        if overhead + size > peer.max_datagram:
-            for plain in segments(data, VNET_SIZE, headers, size):
-                self._frame(peer, memoryview(plain)[ENTRY_HEADER_SIZE:], True, now)
+        if headers.chained or overhead + size > peer.max_datagram:
+            for frame in _cut_frames(data, headers, size):
+                self._frame(peer, frame, not headers.chained, now)
             return
         payload = len(data) - VNET_SIZE - headers.payload
         count = segment_count(payload, size)
@@ -178,7 +178,7 @@ class Outbound:
 
     def _super_headers(self, vnet: Vnet, data: memoryview) -> Headers | None:
         """The headers of a super-frame; None, counted, unless they are what its vnet header says."""
-        headers = parse_headers(data[VNET_SIZE:])
+        headers = parse_headers(data[VNET_SIZE:]) or parse_chained(data[VNET_SIZE:])
         if (
             headers is None
             or not vnet.flags & NEEDS_CSUM
@@ -195,10 +195,10 @@ class Outbound:
     def _segment_size(self, vnet: Vnet, headers: Headers, room: int) -> int:
         """TCP is a stream and may be cut smaller than asked; a UDP datagram is one thing, which may have to go in pieces.
 
-        0: does not fit, counted.
+        Extension headers may fill a datagram: then TCP goes in pieces too. 0: does not fit, counted.
         """
         room = min(room, MAX_ENTRY_SIZE - headers.payload)
-        if room >= vnet.gso_size or headers.protocol != TCP:
+        if room >= vnet.gso_size or headers.protocol != TCP or (headers.chained and room < MIN_SEGMENT):
             return vnet.gso_size
         if room <= 0:
             self._drops.add(DropReason.TOO_BIG)
@@ -336,8 +336,8 @@ class Outbound:
         overhead = DATA_OVERHEAD + ENTRY_HEADER_SIZE + FLOOD_HEADER_SIZE + headers.payload
         size = self._segment_size(vnet, headers, room - overhead)
         if size:
-            for plain in segments(data, VNET_SIZE, headers, size):
-                self._flood(children, plain[ENTRY_HEADER_SIZE:], FLOOD_TTL, True, now)
+            for frame in _cut_frames(data, headers, size):
+                self._flood(children, frame, FLOOD_TTL, not headers.chained, now)
 
     def _flood(self, peers: Sequence[Peer], frame: Buffer, ttl: int, vouched: bool, now: float) -> None:
         if len(frame) + FLOOD_HEADER_SIZE > MAX_ENTRY_SIZE:
@@ -387,6 +387,12 @@ class Outbound:
 
     def port_for(self, endpoint: Endpoint) -> DatagramPort | None:
         return self._ports.get(6 if ":" in endpoint.host else 4)
+
+
+def _cut_frames(data: memoryview, headers: Headers, size: int) -> Iterator[memoryview]:
+    """The frames that a super-frame is cut into: with extension headers they are finished, else their checksums are partial."""
+    cut = chained_segments if headers.chained else segments
+    return (memoryview(entry)[ENTRY_HEADER_SIZE:] for entry in cut(data, VNET_SIZE, headers, size))
 
 
 def _seal(key: SendKey, plain: bytes, vouched: bool) -> tuple[bytes, bytes]:

@@ -23,14 +23,14 @@ from meshd.forward.segmentation import TCP_FLAGS_OFFSET, segments
 from meshd.forward.toobig import too_big
 from meshd.forward.vnet import PLAIN_VNET
 
-__all__ = ["MAX_TOLD_SOURCES", "TOO_BIG_BURST", "TOO_BIG_RATE", "Cut", "Oversize"]
+__all__ = ["MAX_TOLD_SOURCES", "MIN_SEGMENT", "TOO_BIG_BURST", "TOO_BIG_RATE", "Cut", "Oversize"]
 
 TOO_BIG_RATE = 10.0  # answers a second, for each source MAC
 TOO_BIG_BURST = 10.0
 MAX_TOLD_SOURCES = 1024
 
 _SYN, _RST, _URG = 0x02, 0x04, 0x20
-_MIN_SEGMENT = 128  # bytes of payload: smaller ones cost more than pieces do
+MIN_SEGMENT = 128  # bytes of payload: smaller ones cost more than pieces do
 
 
 class Cut(NamedTuple):
@@ -75,7 +75,7 @@ class Oversize:
         if headers is None or headers.protocol != TCP or frame[headers.l4 + TCP_FLAGS_OFFSET] & (_SYN | _RST | _URG):
             return []
         size = _room(peer) - headers.payload
-        if size < _MIN_SEGMENT or headers.payload >= headers.end:
+        if size < MIN_SEGMENT or headers.payload >= headers.end:
             return []
         if not vouched and not is_right(frame, headers):
             return []  # a checksum that is wrong must arrive wrong
