@@ -53,7 +53,7 @@ RETRY_S = 0.1  # after a wake-up that failed
 LOG_EVERY_S = 10.0  # a bug that each packet meets must not fill the disk
 _LAG_SAMPLES = 512
 KnownHosts = tuple[tuple[HostId, tuple[Endpoint, ...]], ...]
-_TAP_GONE = (errno.EBADFD, errno.EBADF, errno.ENODEV)
+_TAP_GONE = (errno.EBADFD, errno.EBADF, errno.ENODEV, errno.EIO)  # the last one while it is being deleted
 
 
 class _Driven(Protocol):

@@ -392,7 +392,7 @@ def test_slow_callbacks_are_counted() -> None:
 
 def test_a_lost_tap_is_told_once_and_read_no_more() -> None:
     async def test(bench: Bench) -> None:
-        for code in (errno.EBADFD, errno.ENODEV, errno.EBADF):
+        for code in (errno.EBADFD, errno.ENODEV, errno.EBADF, errno.EIO):
             bench.engine.failure = OSError(code, "gone")
             bench.driver.replace_frames(cast(FramePort, bench.frames))
             bench.tap.send(b"the device is gone")

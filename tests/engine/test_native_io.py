@@ -118,7 +118,7 @@ class Wire:
         assert self.carry(unfinished(tcp(b"first"))) == [bytes(tcp(b"first"))]
 
 
-@pytest.fixture(params=[(4, NativeEngine), (6, NativeEngine), (4, ThreadedEngine)])
+@pytest.fixture(params=[(4, NativeEngine), (6, NativeEngine), (4, ThreadedEngine)], ids=["4", "6", "thread-4"])
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
     with ExitStack() as stack:
         family, engine = request.param

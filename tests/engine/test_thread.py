@@ -259,6 +259,9 @@ def test_the_frame_port_goes_and_another_one_comes(threads: Threads) -> None:
     a.frames = SocketFrames()
     a.engine.replace_frames(a.frames)
     assert threads.carry(SECOND) == [bytes(tcp(b"second"))]
+    threads.b.engine.drop_frames()
+    a.frames.far.send(SECOND)
+    threads.loop.until(lambda: threads.b.engine.drops.as_dict() == {"tap_down": 1})
     a.engine.drop_frames()
     a.frames.close()
 

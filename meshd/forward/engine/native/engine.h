@@ -172,6 +172,7 @@ struct core {
     bool pumping;
     bool queues;   /* a pump never calls Python but queues what it would have called it for */
     bool queued;   /* such a pump is running */
+    bool threaded; /* it runs in a thread of C's own: the GIL is not there to be had */
     bool mirrored; /* somebody looks: everything is Python's */
     PyObject *error[3];    /* an exception that ends the pump */
     bool failed;

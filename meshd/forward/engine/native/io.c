@@ -27,7 +27,7 @@ static bool is_stale(int code) { return code == ECONNREFUSED || code == EHOSTUNR
 
 int64_t nanoseconds(struct core *core)
 {
-    if (core->frames_fd < 0) { /* memory devices have their own time */
+    if (core->frames_fd < 0 && !core->threaded) { /* memory devices have their own time */
         bool entered = enter_python(core);
         PyObject *seconds = PyObject_CallMethod(core->engine, "native_clock", NULL);
         double value = seconds ? PyFloat_AsDouble(seconds) : 0;
@@ -115,7 +115,9 @@ static void write_python(struct core *core, const struct iovec *parts, int count
 /* EINVAL is the frame's fault, everything else the device's. */
 void write_frame(struct core *core, struct iovec *parts, int count)
 {
-    if (core->frames_fd < 0)
+    if (core->frames_fd < 0 && core->threaded) /* it was lost, and there is no other one yet */
+        count_drop(core, DROP_TAP_DOWN, 1);
+    else if (core->frames_fd < 0)
         write_python(core, parts, count);
     else if (writev(core->frames_fd, parts, count) < 0)
         count_drop(core, errno == EINVAL ? DROP_BAD_FRAME : DROP_TAP_DOWN, 1);

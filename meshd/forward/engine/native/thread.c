@@ -171,11 +171,11 @@ static void *run(void *argument)
         while (must_wait(core))
             pthread_cond_wait(&pump->attended, &pump->lock);
         stopping = pump->stopping;
-        core->queued = true;
+        core->queued = core->threaded = true;
         core->frames_fd = pump->frames;
         for (int i = 0; i < count && !stopping; i++)
             pump_port(core, events[i].data.u32);
-        core->queued = false;
+        core->queued = core->threaded = false;
         look_again(core);
         if (upcalls_wait(core))
             call_loop(pump);
