@@ -37,7 +37,7 @@ __all__ = [
     "Waiting",
 ]
 
-MAX_FLOWS = 65536  # in each direction
+MAX_FLOWS = 32768  # in each direction: a hundred containers that each talk to three hundred others; some 8 MiB in C
 MAX_WAITING_FRAMES = 64  # for a session, a peer
 MAX_WAITING_BYTES = 256 * 1024
 MAX_KEY_DATAGRAMS = 1 << 28  # twice the number at which the session rekeys; then the key is refused (KEY_EXPIRED)
