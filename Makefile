@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 
-.PHONY: help launch install setup setup-test test unit sweep fuzz fuzz-native sanitize lint format demo bench bench-peers bench-failover bench-profile fresh clean
+.PHONY: help launch install setup setup-test test slow unit sweep fuzz fuzz-native sanitize lint format demo bench bench-peers bench-failover bench-profile fresh clean
 
 ## show this list
 help:
@@ -33,9 +33,13 @@ setup-test:
 	@packaging/setup-system test
 	@packaging/setup-venv test
 
-## check style and types, then run every test (root; CI=true makes a skipped test a failure)
+## check style and types, then run the tests, but for `slow` ones (root; CI=true makes a skipped test a failure)
 test: lint
-	@packaging/as-root $(PYTEST) $${ARGS:-}
+	@packaging/as-root $(PYTEST) -m "not slow" $${ARGS:-}
+
+## the tests that take too long for every change: a million MACs, moves between address families, loads with each engine, sanitizers
+slow: setup-test
+	@packaging/as-root $(PYTEST) -m slow $${ARGS:-}
 
 ## run the tests that need neither root nor namespaces, some seconds: make unit [ARGS="-k replay"]
 unit:

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # it compiles, and what was compiled is ten times as slow: minutes on a busy machine
 @pytest.mark.parametrize(
     "command",

@@ -44,11 +44,11 @@ PORT = 5004
 QUEUES = {"queue_full", "kernel_udp", "kernel_tap"}
 # A new interface's kernel speaks to groups that nobody has joined; of two tries at a handshake the first one's answer came late.
 NOT_OF_THE_FLOWS = {"no_members", "unexpected_handshake"}
-CASES = {
-    "native-thread": ("--engine", "native", "--pump", "thread"),
-    "native-loop": ("--engine", "native", "--pump", "loop"),
-    "python": ("--engine", "python"),
-}
+CASES = (
+    pytest.param(("--engine", "native", "--pump", "thread"), id="native-thread"),
+    pytest.param(("--engine", "native", "--pump", "loop"), id="native-loop", marks=pytest.mark.slow),
+    pytest.param(("--engine", "python"), id="python", marks=pytest.mark.slow),
+)
 
 
 class Roamer:
@@ -152,7 +152,7 @@ def tables_change(lab: Lab, guest: Container, roamer: Roamer) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("options", CASES)
 def test_nothing_is_lost_but_in_queues(tmp_path: Path, options: tuple[str, ...]) -> None:
     with Lab(tmp_path, 3) as lab, contextlib.ExitStack() as stack:
         one, two, three = start(lab, options)

@@ -53,6 +53,7 @@ def flood(source: Container, destination: Container, lab: Lab) -> None:
         assert int(sent) > 0.9 * part
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_million_source_macs_fill_tables_and_no_more(lab: Lab) -> None:
     first, second = lab.hosts

@@ -45,6 +45,7 @@ def linked_over_ipv6(one: Host, other: Host) -> bool:
     return links(one).get(other.nickname, "").startswith(f"[{underlay6(other)}]:")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_host_that_moves_from_ipv4_to_ipv6_keeps_its_peers(tmp_path: Path) -> None:
     with Lab(tmp_path, 4) as lab:
