@@ -29,7 +29,7 @@ MAX_DATAGRAM = 1472
 async def serve(host: int, tap: str, remote: str, engine_name: str) -> None:
     frames, port = open_tap(tap), open_udp_port(4, "0.0.0.0", PORT)
     origin = ShortId(bytes([host + 1]) * 8)
-    engine_type, _ = choose_engine(engine_name)
+    engine_type, _ = choose_engine(engine_name, "loop")
     engine = engine_type(frames, [port], OnePeer(origin), origin=origin, boot=1, clock=time.monotonic)
     engine.set_path(FIRST_PEER, Endpoint(remote, PORT), MAX_DATAGRAM)
     engine.add_receive_key(1, FIRST_PEER, Suite.AES_256_GCM, KEYS[1 - host])

@@ -11,7 +11,7 @@ from meshd.forward.engine.native.threaded import ThreadedEngine
 from tests.engine import pair
 
 # Where the native engine could not be built, this says why: `make setup-test` builds it.
-ENGINES = {name: choose_engine(name)[0] for name in ("python", "native")} | {"threaded": ThreadedEngine}
+ENGINES = {name: choose_engine(name, "loop")[0] for name in ("python", "native")} | {"threaded": ThreadedEngine}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -15,6 +15,11 @@ from meshd.forward.engine.native import _core, native_missing
 from meshd.forward.engine.native.engine import NativeEngine
 from meshd.forward.engine.native.threaded import ThreadedEngine
 from meshd.forward.engine.python import PythonEngine
+from tests.engine.conftest import ENGINES
+
+
+def test_the_tests_of_this_folder_run_with_each_engine() -> None:
+    assert {"python": PythonEngine, "native": NativeEngine, "threaded": ThreadedEngine} == ENGINES
 
 
 def test_native_is_the_default_and_says_what_it_seals_with() -> None:
