@@ -51,7 +51,9 @@ class NativeEngine(PythonEngine):
     ) -> None:
         outbound, inbound = _core.FlowTable(MAX_FLOWS), _core.FlowTable(MAX_FLOWS)
         self.core = _core.Core(outbound, inbound, self._queues)
-        super().__init__(frames, ports, upcalls, origin=origin, boot=boot, clock=clock, aead_factory=_new_aead)
+        asked = self._asked(upcalls)
+        super().__init__(frames, ports, asked, origin=origin, boot=boot, clock=clock, aead_factory=_new_aead)
+        self._ports = ports
         self._asking.outbound = cast(FlowTable[bytes], outbound)
         self._asking.inbound = cast(FlowTable[InboundKey], inbound)
         self._numbers = {port.family: self.core.add_port(port, descriptor(port), port.family) for port in ports}
@@ -62,6 +64,10 @@ class NativeEngine(PythonEngine):
         self._native_relaying.core = self.core
         self._vias: set[SlotId] = set()  # peers that others have been reached through
         self.core.relay_for(origin)
+
+    def _asked(self, upcalls: Upcalls) -> Upcalls:
+        """Whom the engine asks; the threaded one puts something in between."""
+        return upcalls
 
     # tables
 

@@ -129,7 +129,7 @@ static bool account(struct flow *flow)
     return done != NULL;
 }
 
-/* When the flow was last used, by C or by Python; negative with an exception. */
+/* When the flow was last used, by C or by Python; the caller looks for an exception. */
 static double last_used(const struct flow *flow)
 {
     PyObject *seen = PyObject_GetAttrString(flow->object, "last_used");

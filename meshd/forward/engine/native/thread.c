@@ -33,13 +33,13 @@ struct pump_thread {
     pthread_mutex_t turnstile, lock;
     pthread_cond_t attended; /* upcalls were taken, or a new time was told */
     double until;            /* CLOCK_MONOTONIC */
-    atomic_int wanted;    /* the loop waits for the lock */
-    int depth;            /* of the loop's holds */
+    atomic_int wanted;       /* the loop waits for the lock */
+    int depth;               /* of the loop's holds */
     bool running, stopping, signalled;
     int epoll, upcalls, stop; /* descriptors; `upcalls` is what the loop waits for */
     int frames;
-    uint32_t resting;    /* ports that are not looked at, a bit each … */
-    double rest_ends;    /* … until then */
+    uint32_t resting; /* ports that are not looked at, a bit each … */
+    double rest_ends; /* … until then */
 };
 
 bool thread_prepare(struct core *core)

@@ -9,7 +9,7 @@ a change of them is in force for the next frame. Handshakes are read without it:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from meshd.errors import LocalProtocolError
@@ -17,7 +17,7 @@ from meshd.forward.engine.interface import DatagramPort, FramePort, Mirror, Upca
 from meshd.forward.engine.native import _core
 from meshd.forward.engine.native.engine import NativeEngine, descriptor
 from meshd.forward.engine.python import PUMP_SECONDS
-from meshd.ids import Address, ShortId
+from meshd.ids import Address
 
 __all__ = ["ThreadedEngine"]
 
@@ -44,19 +44,8 @@ class ThreadedEngine(NativeEngine):
 
     _queues = True
 
-    def __init__(
-        self,
-        frames: FramePort,
-        ports: Sequence[DatagramPort],
-        upcalls: Upcalls,
-        *,
-        origin: ShortId,
-        boot: int,
-        clock: Callable[[], float],
-    ) -> None:
-        super().__init__(frames, ports, upcalls, origin=origin, boot=boot, clock=clock)
-        self._ports = ports
-        self._asking.upcalls = _Unheld(upcalls, self.core)
+    def _asked(self, upcalls: Upcalls) -> Upcalls:
+        return _Unheld(upcalls, self.core)
 
     # who pumps
 
