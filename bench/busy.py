@@ -20,7 +20,7 @@ from pathlib import Path
 from bench import measure
 from bench.contender import cpu_seconds
 from bench.contenders import Meshd
-from bench.topology import BenchError, next_line, wait_until
+from bench.topology import BenchError, meanwhile, next_line, wait_until
 
 __all__ = ["RECORDS_PER_SECOND", "api", "keeps", "records"]
 
@@ -123,18 +123,12 @@ def _arrived(contender: Meshd, label: str) -> float:
 @contextlib.contextmanager
 def api(contender: Meshd) -> Iterator[None]:
     """`meshd status --json` without the command's own start, again and again, of both routers."""
-    ended = threading.Event()
 
-    def ask() -> None:
+    def ask(ended: threading.Event) -> None:
         while not ended.wait(1 / QUESTIONS_PER_SECOND):
             for router in contender.routers:
                 with contextlib.suppress(BenchError):
                     router.status()
 
-    thread = threading.Thread(target=ask, name="questions")
-    thread.start()
-    try:
+    with meanwhile("questions", ask):
         yield
-    finally:
-        ended.set()
-        thread.join()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from bench import measure
 from bench.relaying import Trio, trio
-from bench.topology import BenchError
+from bench.topology import BenchError, meanwhile
 
 __all__ = ["load_losses"]
 
@@ -74,24 +74,13 @@ def floods(made: Trio) -> Iterator[None]:
 @contextlib.contextmanager
 def changes(made: Trio) -> Iterator[None]:
     """A container comes and goes at the second host and at the third, again and again."""
-    guest, ended = made.lab.space("guest"), threading.Event()
-    failed: list[BenchError] = []
+    guest = made.lab.space("guest")
 
-    def change() -> None:
-        try:
-            while not ended.is_set():
-                for router in made.routers[1:]:
-                    router.attach(guest, GUEST)
-                    router.meshd("detach", f"netns:{guest}")
-        except BenchError as error:
-            failed.append(error)
+    def change(ended: threading.Event) -> None:
+        while not ended.is_set():
+            for router in made.routers[1:]:
+                router.attach(guest, GUEST)
+                router.meshd("detach", f"netns:{guest}")
 
-    thread = threading.Thread(target=change, name="changes")
-    thread.start()
-    try:
+    with meanwhile("changes", change):
         yield
-    finally:
-        ended.set()
-        thread.join()
-    if failed:
-        raise failed[0]

@@ -35,6 +35,7 @@ __all__ = [
     "BenchError",
     "Lab",
     "interruptible",
+    "meanwhile",
     "next_line",
     "run",
     "wait_until",
@@ -78,6 +79,29 @@ def wait_until(holds: Callable[[], bool], text: str, seconds: float = READY_SECO
         if time.monotonic() > deadline:
             raise BenchError(f"{text} within {seconds:g} s")
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def meanwhile(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """`work` goes on in a thread until the event that it is given is set: at the end of the `with` block. Raises its BenchError."""
+    ended = threading.Event()
+    failed: list[BenchError] = []
+
+    def run_it() -> None:
+        try:
+            work(ended)
+        except BenchError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run_it, name=name)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
 def next_line(process: subprocess.Popen[bytes], text: str, seconds: float = COMMAND_SECONDS) -> str:

@@ -25,7 +25,7 @@ def main(interface: str, destination: str, first: str, count: str, rate: str) ->
         while sent < total:
             due = min(int((time.monotonic() - started) * float(rate)) - sent, BATCH, total - sent)
             if due <= 0:
-                time.sleep(0.0005)
+                time.sleep(0.0005)  # the pace: nothing is due yet
                 continue
             for number in range(begin + sent, begin + sent + due):
                 source = b"\x06\x00" + number.to_bytes(4, "big")

@@ -16,19 +16,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from bench import blast
 from tests.netns.lab import Container, Host, Lab, until
 from tests.netns.test_product_relays import drop, relayed
-from tests.netns.traffic import Stream
+from tests.netns.traffic import Listener, Stream
 
 ADDRESSES = ("10.32.0.1", "10.32.0.2", "10.32.0.3")
 EVERYBODY, GUEST = "10.32.0.255", "10.32.0.77"
@@ -40,6 +38,8 @@ ROAMING = bytes.fromhex("060000000001")
 ETHERTYPE = 0x88B5  # IEEE 802, for experiments
 FRAMES = 200  # to the MAC that has moved
 PORT = 5004
+# The flood lasts a second: it has begun by then, and goes on after the router has stood still.
+FLOOD_FIRST_S, STANDSTILL_S = 0.3, 0.3
 # No queue of ours holds more than it is made for, nor does the kernel's of the socket or the TAP.
 QUEUES = {"queue_full", "kernel_udp", "kernel_tap"}
 # A new interface's kernel speaks to groups that nobody has joined; of two tries at a handshake the first one's answer came late.
@@ -195,26 +195,16 @@ def test_nothing_is_lost_but_in_queues(tmp_path: Path, options: tuple[str, ...])
         assert one.ping(ADDRESSES[1], count=5)
 
 
-class Sink:
-    """Counts what arrives at a port while the `with` block runs."""
+class Sink(Listener):
+    """Counts what arrives at a port."""
 
     def __init__(self, space: Container, address: str) -> None:
+        listening = space.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        listening.setsockopt(socket.SOL_SOCKET, blast.SO_RCVBUFFORCE, blast.RECEIVE_BUFFER)
+        listening.setblocking(False)
+        listening.bind((address, PORT))
+        super().__init__(listening)
         self.received = 0
-        self._socket = space.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, blast.SO_RCVBUFFORCE, blast.RECEIVE_BUFFER)
-        self._socket.setblocking(False)
-        self._socket.bind((address, PORT))
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._read)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._socket.close()
 
     def _read(self) -> None:
         batch = blast.Batch(blast.MAX_DATAGRAM)
@@ -229,8 +219,8 @@ def flood_for_a_second(sources: tuple[Container, ...], address: str, victim: Hos
     words = (sys.executable, "-I", "-S", str(Path(blast.__file__)), "send", address, str(PORT), "64", "0", "1.0")
     enter = [("nsenter", f"--net={source.path}") for source in sources]
     senders = [subprocess.Popen((*inside, *words), stdout=subprocess.PIPE, text=True) for inside in enter]
-    time.sleep(0.3)
+    time.sleep(FLOOD_FIRST_S)
     os.kill(victim.pid, signal.SIGSTOP)
-    time.sleep(0.3)
+    time.sleep(STANDSTILL_S)
     os.kill(victim.pid, signal.SIGCONT)
     return sum(int(json.loads(sender.communicate(timeout=30)[0])["sent"]) for sender in senders)

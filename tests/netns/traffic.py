@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import hashlib
 import random
@@ -16,7 +17,7 @@ from typing import Self
 
 from tests.netns.lab import Space, until
 
-__all__ = ["SECONDS", "Capture", "Stream", "datagrams_arrive", "groups_reach", "tcp_arrives_whole"]
+__all__ = ["SECONDS", "Capture", "Listener", "Stream", "datagrams_arrive", "groups_reach", "tcp_arrives_whole"]
 
 SECONDS = 20.0
 _ETH_P_ALL = 0x0003
@@ -189,14 +190,11 @@ class Stream:
         until(lambda: len(self.arrived) >= wanted, f"{more} more datagrams for {self.address}")
 
 
-class Capture:
-    """Every frame that passes a namespace's interfaces while the `with` block runs."""
+class Listener(abc.ABC):
+    """Reads a socket in a thread of its own while the `with` block runs, and closes it."""
 
-    def __init__(self, space: Space) -> None:
-        self._socket = space.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 << 20)
-        self._socket.settimeout(0.1)
-        self.frames: list[bytes] = []
+    def __init__(self, listening: socket.socket) -> None:
+        self._socket = listening
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._read)
 
@@ -208,6 +206,21 @@ class Capture:
         self._ended.set()
         self._thread.join()
         self._socket.close()
+
+    @abc.abstractmethod
+    def _read(self) -> None:
+        """Until `_ended`."""
+
+
+class Capture(Listener):
+    """Every frame that passes a namespace's interfaces."""
+
+    def __init__(self, space: Space) -> None:
+        listening = space.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+        listening.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 << 20)
+        listening.settimeout(0.1)
+        super().__init__(listening)
+        self.frames: list[bytes] = []
 
     def _read(self) -> None:
         while True:
