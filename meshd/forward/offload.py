@@ -9,8 +9,12 @@ on the interface has to be changed, and the senders' offloads, often in other na
 - TCP longer than `limit`: to be cut there. TCP is a stream, so where the sender's kernel would have cut is not asked; a segment
   that is merely larger than the mesh carries is cut too, if its checksum is right.
 - UDP longer than the interface's MTU is a train of datagrams (UDP_SEGMENT) whose lengths nothing tells: it cannot be carried.
+- Behind IPv6 extension headers the same, as far as `parse_chained` follows them; but TCP longer than the MTU to which they leave
+  less than MIN_SEGMENT cannot be carried. Where a routing header has segments left, a partial checksum is over a destination that
+  is further behind (RFC 8200 § 8.1) and is not noticed.
 
-What is delivered leaves the other way round: cut to the interface's MTU, every checksum finished.
+What is delivered leaves the other way round: cut to the interface's MTU, every checksum finished. Behind extension headers it is
+finished as it comes: the mesh carries no partial checksum there.
 """
 
 from __future__ import annotations
@@ -20,8 +24,8 @@ from collections.abc import Sequence
 
 from meshd.forward.checksum import complete_checksum, is_right, pseudo_sum
 from meshd.forward.entries import ENTRY_HEADER_SIZE
-from meshd.forward.ethernet import TCP, Headers, parse_headers
-from meshd.forward.segmentation import segments
+from meshd.forward.ethernet import TCP, Headers, parse_chained, parse_headers
+from meshd.forward.segmentation import MIN_SEGMENT, segments
 from meshd.forward.vnet import GSO_NONE, NEEDS_CSUM, PLAIN_VNET, VNET_SIZE, decode_vnet, encode_vnet
 
 __all__ = ["finished_frames", "with_vnet"]
@@ -35,14 +39,14 @@ def with_vnet(frame: bytes, mtu: int, limit: int) -> bytearray | None:
 
     `mtu`: of the interface. `limit`: the largest IP packet that the mesh carries, and no larger than `mtu`.
     """
-    headers = parse_headers(frame)
+    headers = parse_headers(frame) or parse_chained(frame)
     if headers is None:
         return bytearray(PLAIN_VNET + frame)
     size = headers.end - headers.l3
     room = limit - (headers.payload - headers.l3)
-    if size > limit and headers.protocol == TCP and room > 0 and headers.end == len(frame):
+    if size > limit and headers.protocol == TCP and room >= MIN_SEGMENT and headers.end == len(frame):
         if size > mtu or _partial(frame, headers) or is_right(frame, headers):
-            return bytearray(encode_vnet(headers, room) + frame)
+            return _super_frame(frame, headers, room)
     elif size > mtu:
         return None
     if not _partial(frame, headers):
@@ -51,6 +55,14 @@ def with_vnet(frame: bytes, mtu: int, limit: int) -> bytearray | None:
         return bytearray(encode_vnet(headers) + frame)
     data = bytearray(PLAIN_VNET + frame)  # padded: who finishes it by the vnet header would add the padding up
     complete_checksum(memoryview(data)[VNET_SIZE : VNET_SIZE + headers.end], headers.l4, headers.checksum_offset)
+    return data
+
+
+def _super_frame(frame: bytes, headers: Headers, size: int) -> bytearray:
+    data = bytearray(encode_vnet(headers, size) + frame)
+    if headers.chained and is_right(frame, headers):  # who cuts such a frame goes by the partial checksum in it
+        pseudo = pseudo_sum(frame, headers, headers.end - headers.l4)
+        _U16.pack_into(data, VNET_SIZE + headers.l4 + headers.checksum_offset, pseudo)
     return data
 
 

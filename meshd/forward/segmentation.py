@@ -31,6 +31,7 @@ __all__ = [
     "ACK",
     "CWR",
     "FIN",
+    "MIN_SEGMENT",
     "PSH",
     "TCP_FLAGS_OFFSET",
     "chained_segments",
@@ -42,6 +43,7 @@ __all__ = [
 
 TCP_FLAGS_OFFSET = 13  # from l4
 FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
+MIN_SEGMENT = 128  # bytes of payload: smaller ones cost more than pieces do
 
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")

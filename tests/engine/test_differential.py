@@ -29,11 +29,11 @@ from meshd.forward.slots import FIRST_PEER, FLOOD, LOCAL, drop_slot
 from meshd.forward.vnet import VNET_SIZE, decode_vnet
 from meshd.ids import Endpoint, Mac, SegmentId, SlotId
 from meshd.testing.devices import MemoryNetwork
+from tests.engine.chains import lengthened
 from tests.engine.compare import compare
 from tests.engine.pair import ScriptedUpcalls
 from tests.engine.pair import Side as OneSide
 from tests.engine.reference import arp, capture, super_frame, tcp, udp, unfinished, vnet
-from tests.engine.test_extension_headers import lengthened
 
 B, C = FIRST_PEER, SlotId(FIRST_PEER + 1)
 A = FIRST_PEER  # what b and c call a

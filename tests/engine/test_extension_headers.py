@@ -7,7 +7,6 @@ super-frame is: it is cut where the chain leads to the place that the kernel say
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Callable
 
@@ -16,53 +15,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import Ether
-from scapy.packet import Packet
 
 from meshd.forward.engine.interface import Verdict
 from meshd.forward.slots import FLOOD
+from tests.engine.chains import (
+    CHAINS,
+    DESTINATION,
+    FOLLOWED,
+    FRAGMENT,
+    HOP_BY_HOP,
+    ICMPV6,
+    ROUTING,
+    TCP,
+    UDP,
+    chained,
+    cut_chained,
+    lengthened,
+    transport,
+)
 from tests.engine.pair import PEER, Pair
-from tests.engine.reference import capture, complete, cut, super_frame, tcp, udp, vnet
+from tests.engine.reference import capture, complete, super_frame, tcp, udp, vnet
 from tests.ones import fold
 
-HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION, ICMPV6 = 0, 43, 44, 60, 58
-TCP, UDP = 6, 17
 SMALL = 600  # datagram of a narrow path
-CHAINS = (
-    (HOP_BY_HOP,),
-    (DESTINATION,),
-    (FRAGMENT,),
-    (HOP_BY_HOP, DESTINATION),
-    (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION),
-    (DESTINATION,) * 12,
-)
-
-
-def option(kind: int, following: int, units: int = 0, offset: int = 0) -> bytes:
-    """One header of the chain, `units` times 8 B longer than the shortest; a fragment's offset counts 8 B."""
-    if kind == FRAGMENT:
-        return struct.pack(">BBHI", following, 0, offset << 3 | 1, 0x01020304)
-    if kind == ROUTING:
-        return struct.pack(">BBBBI", following, 0, 253, 0, 0)
-    data = 8 * units + 4
-    return struct.pack(">BBBB", following, units, 1, data) + bytes(data)  # one PadN
-
-
-def chained(chain: tuple[int, ...], protocol: int, body: bytes, *, units: int = 0, offset: int = 0) -> bytes:
-    """A frame: Ethernet, IPv6, these headers, and what the last one says is `protocol`."""
-    kinds = (*chain, protocol)
-    options = b"".join(option(kind, after, units, offset) for kind, after in itertools.pairwise(kinds))
-    plain = bytes(tcp(b"", 6))
-    head = bytearray(plain[:54])
-    head[20] = kinds[0]
-    struct.pack_into(">H", head, 18, len(options) + len(body))
-    return bytes(head) + options + body
-
-
-def transport(packet: bytes) -> bytes:
-    """What stands behind the 40 B of IPv6 in scapy's frame, checksum and all: the pseudo header knows no extension headers."""
-    return packet[54:]
-
-
 BODIES: dict[str, tuple[int, Callable[[int], bytes]]] = {
     "tcp": (TCP, lambda size: transport(bytes(tcp(bytes(range(250)) * (size // 250), 6)))),
     "udp": (UDP, lambda size: transport(bytes(udp(bytes(range(250)) * (size // 250), 6)))),
@@ -165,26 +140,8 @@ def test_any_chain_before_anything(chain: tuple[int, ...], last: int, units: int
     assert pair.a.drops == pair.b.drops == {}
 
 
-FOLLOWED = [chain for chain in CHAINS if FRAGMENT not in chain and len(chain) <= 8]
 followed = pytest.mark.parametrize("chain", FOLLOWED, ids=lambda chain: "-".join(map(str, chain)))
 PAYLOAD = bytes(range(251)) * 240
-
-
-def lengthened(data: bytes, chain: tuple[int, ...], units: int = 0) -> bytes:
-    """A capture of IPv6 without VLAN tags, with these headers in it: what its kernel says is further behind."""
-    frame = bytearray(data[10:])
-    kinds = (*chain, frame[20])
-    options = b"".join(option(kind, after, units) for kind, after in itertools.pairwise(kinds))
-    flags, gso, head, size, start, offset = struct.unpack_from("=BBHHHH", data)
-    frame[20] = kinds[0]
-    struct.pack_into(">H", frame, 18, len(options) + len(frame) - 54)
-    more = len(options)
-    return vnet(flags, gso, head + more, size, start + more, offset) + bytes(frame[:54]) + options + bytes(frame[54:])
-
-
-def cut_chained(packet: Packet, size: int, chain: tuple[int, ...], units: int = 0) -> list[bytes]:
-    protocol = 6 if packet.haslayer("TCP") else 17
-    return [chained(chain, protocol, transport(piece), units=units) for piece in cut(packet, size)]
 
 
 @followed

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scapy.packet import Packet
 
 from meshd.forward.offload import finished_frames, with_vnet
+from tests.engine.chains import DESTINATION, FOLLOWED, chained, cut_chained, lengthened
 from tests.engine.pair import Pair
 from tests.engine.reference import arp, capture, cut, partial, super_frame, tcp, udp, unfinished
 
@@ -122,3 +123,62 @@ def test_through_two_engines() -> None:
     assert data is not None
     frames = [frame for written in pair.carry(data) for frame in finished_frames([written], MTU)]
     assert frames == cut(packet, 1332)
+
+
+chains = pytest.mark.parametrize("chain", FOLLOWED, ids=lambda chain: "-".join(map(str, chain)))
+
+
+@chains
+@pytest.mark.parametrize("make", [tcp, udp])
+def test_behind_extension_headers_a_partial_checksum_is_noticed(chain: tuple[int, ...], make: Any) -> None:
+    packet = make(PAYLOAD[:700], 6)
+    (whole,) = cut_chained(packet, 700, chain)
+    assert seen(lengthened(capture(packet), chain)[10:]) == capture(whole)
+    data = seen(lengthened(unfinished(packet), chain)[10:])
+    assert data is not None
+    assert finished_frames([data], MTU) == [whole]
+    assert Pair().carry(data) == [capture(whole)]
+    padded = seen(lengthened(unfinished(packet), chain)[10:] + b"\xff" * 7)
+    assert padded == capture(whole + b"\xff" * 7)
+
+
+@chains
+@pytest.mark.parametrize("flags", ["A", "FPA"])
+@pytest.mark.parametrize("limit", [1372, MTU])
+def test_behind_extension_headers_tcp_is_cut_at_the_limit(chain: tuple[int, ...], flags: str, limit: int) -> None:
+    """Whoever made it: a kernel's super-frame (partial), or one that is whole and merely longer than the mesh carries."""
+    size = limit - 60 - 8 * len(chain)
+    for total in (size + 1, 20_000):
+        packet = tcp(PAYLOAD[:total], 6, flags=flags, seq=0xFFFFFF00)
+        expected = lengthened(super_frame(packet, size), chain)
+        assert seen(expected[10:], MTU, limit) == expected
+        (whole,) = cut_chained(packet, total, chain)
+        assert seen(whole, MTU, limit) == expected
+        if limit == 1372:
+            assert Pair().carry(expected) == [capture(frame) for frame in cut_chained(packet, size, chain)]
+
+
+def test_behind_extension_headers_a_wrong_checksum_stays_wrong() -> None:
+    packet = tcp(PAYLOAD[:1400], 6)
+    (whole,) = cut_chained(packet, 1400, FOLLOWED[0])
+    broken = bytearray(whole)
+    broken[-1] ^= 1
+    assert seen(bytes(broken), MTU, 1372) == capture(bytes(broken))
+
+
+def test_what_extension_headers_leave_no_room_for_cannot_be_carried() -> None:
+    """Cut to what is left, a super-frame would become tens of thousands of segments."""
+    packet, chain = tcp(PAYLOAD[:20_000], 6), (DESTINATION,) * 6
+    for units, room in ((26, 144), (27, 96)):
+        assert MTU - 60 - 6 * 8 * (units + 1) == room
+        captured = lengthened(super_frame(packet, room), chain, units)
+        assert seen(captured[10:]) == (captured if room >= 128 else None)
+    assert seen(lengthened(unfinished(udp(PAYLOAD[:1460], 6)), FOLLOWED[0])[10:]) is None
+
+
+@given(st.lists(st.sampled_from([0, 6, 17, 43, 44, 60]), min_size=1, max_size=10).map(tuple), st.binary(max_size=90))
+def test_any_chain_is_survived(chain: tuple[int, ...], body: bytes) -> None:
+    frame = chained(chain, 6, body)
+    for size in range(54, len(frame)):
+        with_vnet(frame[:size], 100, 60)
+    with_vnet(frame, 100, 60)

@@ -46,6 +46,24 @@ def launch(lab: Lab, capture: str) -> tuple[Host, Host, Container]:
     return first, second, web
 
 
+HOP_BY_HOP = bytes((0, 0, 1, 4, 0, 0, 0, 0))  # padding
+
+
+def test_tcp_behind_hop_by_hop_options(lab: Lab) -> None:
+    """What the station's kernel leaves to its card is as large and unfinished as without them, and only the bytes tell."""
+    _, second = lab.hosts
+    station = lab.container("st")
+    plug_in(second, station)
+    _, second, web = launch(lab, "pcap:w0")
+    for container, address in ((web, "fd01::1"), (station, "fd01::2")):
+        container.ip("addr", "add", f"{address}/64", "dev", "mesh0", "nodad")
+    web.reach("fd01::2")
+    tcp_arrives_whole(station, web, "fd01::1", 5_000_000, options=HOP_BY_HOP)
+    tcp_arrives_whole(web, station, "fd01::2", 5_000_000, options=HOP_BY_HOP)
+    drops = second.report()["Drops"]
+    assert not {"bad_frame", "too_big"} & drops.keys()
+
+
 def iperf3(client: Container, server: Container, address: str, *options: str) -> float:
     """Mbit/s that arrived. The server answers one client and ends."""
     with Popen(["nsenter", f"--net={server.path}", "iperf3", "-s", "-1"], stdout=DEVNULL, stderr=DEVNULL) as serving:

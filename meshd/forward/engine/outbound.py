@@ -22,7 +22,7 @@ from meshd.drops import DropCounters, DropReason
 from meshd.forward.checksum import complete_checksum
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Buffer, DatagramPort, Mirror
-from meshd.forward.engine.oversize import MIN_SEGMENT, Cut, Oversize
+from meshd.forward.engine.oversize import Cut, Oversize
 from meshd.forward.engine.several import Several
 from meshd.forward.engine.tables import (
     AGGREGATE_LIMIT,
@@ -47,7 +47,7 @@ from meshd.forward.entries import (
 from meshd.forward.ethernet import ETHERNET_SIZE, TCP, Headers, parse_chained, parse_headers
 from meshd.forward.floods import FLOOD_TTL
 from meshd.forward.header import DATA_OVERHEAD, NONCE_PREFIX, counter_run
-from meshd.forward.segmentation import chained_segments, segment_count, segments
+from meshd.forward.segmentation import MIN_SEGMENT, chained_segments, segment_count, segments
 from meshd.forward.slots import FLOOD, GROUP, LOCAL, slot_drop_reason
 from meshd.forward.vnet import GSO_ECN, GSO_NONE, NEEDS_CSUM, VNET_SIZE, Vnet, decode_vnet, gso_kind
 from meshd.ids import Endpoint, ShortId

@@ -19,18 +19,17 @@ from meshd.forward.entries import ENTRY_HEADER_SIZE, MAX_ENTRY_SIZE, EntryKind, 
 from meshd.forward.ethernet import TCP, parse_headers
 from meshd.forward.fragment import fragments
 from meshd.forward.header import DATA_OVERHEAD
-from meshd.forward.segmentation import TCP_FLAGS_OFFSET, segments
+from meshd.forward.segmentation import MIN_SEGMENT, TCP_FLAGS_OFFSET, segments
 from meshd.forward.toobig import too_big
 from meshd.forward.vnet import PLAIN_VNET
 
-__all__ = ["MAX_TOLD_SOURCES", "MIN_SEGMENT", "TOO_BIG_BURST", "TOO_BIG_RATE", "Cut", "Oversize"]
+__all__ = ["MAX_TOLD_SOURCES", "TOO_BIG_BURST", "TOO_BIG_RATE", "Cut", "Oversize"]
 
 TOO_BIG_RATE = 10.0  # answers a second, for each source MAC
 TOO_BIG_BURST = 10.0
 MAX_TOLD_SOURCES = 1024
 
 _SYN, _RST, _URG = 0x02, 0x04, 0x20
-MIN_SEGMENT = 128  # bytes of payload: smaller ones cost more than pieces do
 
 
 class Cut(NamedTuple):
