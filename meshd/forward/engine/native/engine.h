@@ -64,6 +64,7 @@ enum {
     ROUTE_SIZE = 20, /* of the header of type 8: what follows the counter */
     MAX_ENTRIES = 96, /* a datagram with more of them goes to Python */
     UPCALL_QUEUE_SIZE = 4 << 20,
+    TURN_NANOSECONDS = 200000, /* a pump's, in a thread: turns cost nothing there, and the other direction waits for its own */
     MAX_IN_VAIN = 8, /* pumps of a port that is said to be readable and is not, before the thread looks away for a moment */
     MAX_BEHIND = 64, /* captures of one flow that wait for Python before others of it go past them */
 };
@@ -257,6 +258,9 @@ static inline uint32_t room_before(const struct peer *peer) { return peer->via ?
 static inline uint32_t wrapping_of(const struct peer *peer) { return peer->via ? RELAY_OVERHEAD : 0; }
 
 static inline void count_drop(struct core *core, unsigned reason, uint64_t count) { core->drops[reason] += count; }
+
+/* How long a pump may go on before the other direction has its turn, in ns. */
+static inline int64_t turn_of(const struct core *core) { return core->threaded ? TURN_NANOSECONDS : PUMP_NANOSECONDS; }
 
 /* lanes.c: from entries to the datagram port */
 void lane_add(struct core *core, struct peer *peer, const uint8_t *header, const uint8_t *body, uint32_t size, bool vouched);

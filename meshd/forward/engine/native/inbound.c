@@ -289,7 +289,7 @@ uint32_t datagram(struct core *core, const struct received *from, uint8_t *data,
 
 bool pump_datagrams(struct core *core, struct port *port)
 {
-    int64_t deadline = nanoseconds(core) + PUMP_NANOSECONDS;
+    int64_t deadline = nanoseconds(core) + turn_of(core);
     int64_t budget = PUMP_BYTES;
     bool more = false;
     core->next_buffer = 0;

@@ -229,7 +229,7 @@ static void captured(struct core *core, uint32_t size)
 
 bool pump_frames(struct core *core)
 {
-    int64_t deadline = nanoseconds(core) + PUMP_NANOSECONDS;
+    int64_t deadline = nanoseconds(core) + turn_of(core);
     int64_t budget = PUMP_BYTES;
     bool more = false;
     if (!core->part_count)
