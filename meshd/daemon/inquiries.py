@@ -137,9 +137,11 @@ class Inquiries:
         return f"unicast to {where}"
 
     def _flow(self, found: Found) -> str:
-        flows = [flow for flow in self._node.engine.flows() if flow.outbound and flow.destination == found.mac]
-        if found.mac is None or not flows:
-            return "" if found.mac is None else "no frame for it has been captured lately"
+        if found.mac is None:
+            return ""
+        flows = [flow for flow in self._node.engine.flows(found.mac) if flow.outbound and flow.destination == found.mac]
+        if not flows:
+            return "no frame for it has been captured lately"
         frames, newest = sum(flow.frames for flow in flows), max(flow.last_used for flow in flows)
         sources = ", ".join(sorted(format_mac(flow.source) for flow in flows)[:MAX_SOURCES])
         return f"{frames} frames from {sources}, the last one {max(0.0, self._clock() - newest):.1f} s ago"

@@ -1,4 +1,4 @@
-"""Flows by MAC: what is voided is what a look at every flow would find, and no more is looked at than has that MAC."""
+"""Flows by MAC: what is found or voided is what a look at every flow would find, and no more is looked at than has that MAC."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ def test_voiding_is_the_same_as_a_look_at_every_flow(
         assert list(table.flows) == list(reference)
     for number in range(6):
         gone = [key for key in reference if has(key, mac(number))]
+        assert table.of_mac(mac(number)) == dict.fromkeys(gone, flow)
         assert table.void_mac(mac(number)) == len(gone)
         for key in gone:
             del reference[key]
@@ -86,6 +87,9 @@ def test_a_mac_costs_what_has_it_and_not_the_table(new: Callable[[int], Table]) 
     for number in range(1, MAX_FLOWS + 1000):
         table.add(mac(0) + mac(number), flow)
     assert len(table) == MAX_FLOWS
+    for number in range(2000, 3000):
+        assert list(table.of_mac(mac(number))) == [mac(0) + mac(number)]
+    assert table.looked_at < 8 * 1000 + 10 * MAX_FLOWS
     gone, looked_at = zip(*(counts(table, mac(number)) for number in range(2000, 3000)), strict=True)
     assert set(gone) == {1}
     assert sum(count > STRANGERS for count in looked_at) < 10  # each in one of as many buckets, as the target is

@@ -53,6 +53,25 @@ def test_sources_are_those_of_flows_used_since_then() -> None:
     assert (pair.a.engine.flow_count(), pair.b.engine.flow_count()) == (6, 6)
 
 
+def test_flows_of_a_mac_are_those_with_it_at_either_end() -> None:
+    pair = Pair()
+    pair.carry(between(1, 2), between(1, 2), between(2, 3), between(4, 5), between(6, 6))
+    pair.b.send(between(2, 1))
+    pair.b.receive()
+    pair.a.receive()
+    for number in range(8):
+        mac = Mac(number.to_bytes(6, "big"))
+        for engine in (pair.a.engine, pair.b.engine):
+            expected = [flow for flow in engine.flows() if mac in (flow.source, flow.destination)]
+            assert sorted(engine.flows(mac), key=repr) == sorted(expected, key=repr)
+    found = pair.a.engine.flows(Mac((2).to_bytes(6, "big")))
+    assert sorted((flow.outbound, flow.source[-1], flow.destination[-1], flow.frames) for flow in found) == [
+        (False, 2, 1, 1),
+        (True, 1, 2, 2),
+        (True, 2, 3, 1),
+    ]
+
+
 def test_an_uncached_verdict_is_asked_for_each_frame() -> None:
     pair = Pair()
     pair.a.upcalls.outbound = Verdict(PEER, cached=False)

@@ -140,7 +140,7 @@ class PeerCounters:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class FlowView:
-    """One cached flow, for `report` and for the aging of learned MACs."""
+    """One cached flow, for `trace`."""
 
     outbound: bool
     source_slot: SlotId | None  # inbound flows: the peer it came from
@@ -338,6 +338,6 @@ class Engine(Protocol):
         """Source MACs of flows that were used since then, whether those frames were captured here, and when the last one was."""
         ...
 
-    def flows(self) -> Sequence[FlowView]:
-        """All of them: milliseconds for thousands, so only when somebody asks for one."""
+    def flows(self, mac: Mac | None = None) -> Sequence[FlowView]:
+        """Those with this MAC at either end; None: all of them, which takes milliseconds for thousands."""
         ...

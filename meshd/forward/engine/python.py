@@ -231,9 +231,12 @@ class PythonEngine:
         tables = ((True, self._asking.outbound.sources(since)), (False, self._asking.inbound.sources(since)))
         return [(captured, Mac(mac), at) for captured, found in tables for mac, at in found.items()]
 
-    def flows(self) -> Sequence[FlowView]:
-        outbound = [_view(flow, key, None) for key, flow in self._asking.outbound.flows.items()]
-        return outbound + [_view(flow, key, slot) for (slot, key), flow in self._asking.inbound.flows.items()]
+    def flows(self, mac: Mac | None = None) -> Sequence[FlowView]:
+        out, into = self._asking.outbound, self._asking.inbound
+        outbound = out.flows if mac is None else out.of_mac(mac)
+        inbound = into.flows if mac is None else into.of_mac(mac)
+        views = [_view(flow, key, None) for key, flow in outbound.items()]
+        return views + [_view(flow, key, slot) for (slot, key), flow in inbound.items()]
 
     # inside
 

@@ -201,7 +201,7 @@ class FlowTable(Generic[K]):
         self._limit = limit
         self.flows: OrderedDict[K, Flow] = OrderedDict()
         self._by_mac: dict[bytes, K | set[K]] = {}  # a set where there are several: most MACs of a flood have one
-        self.looked_at = 0  # keys, to void MACs: tests hold it to what is there
+        self.looked_at = 0  # keys, to find or void MACs: tests hold it to what is there
         self.get = self.flows.get
         self.use = self.flows.move_to_end
 
@@ -224,15 +224,15 @@ class FlowTable(Generic[K]):
             self.flows.clear()
             self._by_mac.clear()
             return count
-        found = self._by_mac.get(mac)
-        if found is None:
-            return 0
-        keys = list(found) if isinstance(found, set) else [found]
-        self.looked_at += len(keys)
+        keys = self._keys_of(mac)
         for key in keys:
             del self.flows[key]
             self._unlink(key)
         return len(keys)
+
+    def of_mac(self, mac: bytes) -> dict[K, Flow]:
+        """The flows that have this MAC at either end."""
+        return {key: self.flows[key] for key in self._keys_of(mac)}
 
     def sources(self, since: float) -> dict[bytes, float]:
         """The source MACs of flows that were used since then, and when they last were. As many are looked at, and one more."""
@@ -242,6 +242,12 @@ class FlowTable(Generic[K]):
                 break
             found.setdefault(_macs(key)[1], flow.last_used)
         return found
+
+    def _keys_of(self, mac: bytes) -> list[K]:
+        found = self._by_mac.get(mac)
+        keys = [] if found is None else list(found) if isinstance(found, set) else [found]
+        self.looked_at += len(keys)
+        return keys
 
     def _link(self, key: K) -> None:
         for mac in _macs(key):

@@ -97,20 +97,27 @@ static PyObject *add(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static const uint8_t *read_mac(PyObject *mac)
+{
+    char *bytes;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(mac, &bytes, &size) < 0)
+        return NULL;
+    if (size == 6)
+        return (const uint8_t *)bytes;
+    PyErr_SetString(PyExc_ValueError, "a MAC address is 6 bytes");
+    return NULL;
+}
+
 /* void_mac(mac | None): forget the flows that have it at either end, or all; how many. */
-static PyObject *void_mac(PyObject *self, PyObject *mac)
+static PyObject *void_mac(PyObject *self, PyObject *object)
 {
     struct flow_table *table = (struct flow_table *)self;
-    char *bytes = NULL;
-    Py_ssize_t size = 6;
-    if (mac != Py_None && PyBytes_AsStringAndSize(mac, &bytes, &size) < 0)
+    const uint8_t *mac = object == Py_None ? NULL : read_mac(object);
+    if (PyErr_Occurred())
         return NULL;
-    if (size != 6) {
-        PyErr_SetString(PyExc_ValueError, "a MAC address is 6 bytes");
-        return NULL;
-    }
-    if (bytes)
-        return PyLong_FromUnsignedLong(flows_void(table, (const uint8_t *)bytes));
+    if (mac)
+        return PyLong_FromUnsignedLong(flows_void(table, mac));
     uint32_t count = table->count;
     while (table->count)
         flows_forget(table, table->use.younger);
@@ -161,18 +168,37 @@ static PyObject *sources(PyObject *self, PyObject *since)
     return result;
 }
 
-/* A dict of all flows by key, least recently used first, their counters up to date. */
+/* Its counters are up to date then. */
+static bool put(PyObject *result, struct flow *flow)
+{
+    PyObject *key = make_key(flow);
+    bool done = key && account(flow) && PyDict_SetItem(result, key, flow->object) == 0;
+    Py_XDECREF(key);
+    return done;
+}
+
+/* A dict of all flows by key, least recently used first. */
 static PyObject *flows(PyObject *self, void *closure)
 {
     struct flow_table *table = (struct flow_table *)self;
     PyObject *result = PyDict_New();
     (void)closure;
-    for (struct flow *flow = table->use.younger; result && flow != &table->use; flow = flow->younger) {
-        PyObject *key = make_key(flow);
-        if (!key || !account(flow) || PyDict_SetItem(result, key, flow->object) < 0)
+    for (struct flow *flow = table->use.younger; result && flow != &table->use; flow = flow->younger)
+        if (!put(result, flow))
             Py_CLEAR(result);
-        Py_XDECREF(key);
-    }
+    return result;
+}
+
+/* of_mac(mac): a dict of those that have it at either end, in no order. */
+static PyObject *of_mac(PyObject *self, PyObject *object)
+{
+    struct flow_table *table = (struct flow_table *)self;
+    const uint8_t *mac = read_mac(object);
+    PyObject *result = mac ? PyDict_New() : NULL;
+    for (int end = 0; result && end < ENDS; end++)
+        for (struct flow *flow = NULL; result && (flow = flows_next(table, end, mac, flow));)
+            if (!put(result, flow))
+                Py_CLEAR(result);
     return result;
 }
 
@@ -212,6 +238,7 @@ PyTypeObject *make_flow_table_type(void)
         {"get", get, METH_O, NULL},
         {"use", use, METH_O, NULL},
         {"add", add, METH_VARARGS, NULL},
+        {"of_mac", of_mac, METH_O, NULL},
         {"void_mac", void_mac, METH_O, NULL},
         {"sources", sources, METH_O, NULL},
         {0},

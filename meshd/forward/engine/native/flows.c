@@ -100,15 +100,24 @@ void flows_forget(struct flow_table *table, struct flow *flow)
     free(flow);
 }
 
+struct flow *flows_next(struct flow_table *table, int end, const uint8_t *mac, const struct flow *after)
+{
+    struct flow *flow = after ? after->ends[end].next : *mac_bucket(table, end, mac);
+    for (; flow; flow = flow->ends[end].next) {
+        table->looked_at++;
+        if (memcmp(mac_of(flow, end), mac, MAC_SIZE) == 0)
+            break;
+    }
+    return flow;
+}
+
 uint32_t flows_void(struct flow_table *table, const uint8_t *mac)
 {
     uint32_t before = table->count;
     for (int end = 0; end < ENDS; end++) {
-        for (struct flow *flow = *mac_bucket(table, end, mac), *next; flow; flow = next) {
-            next = flow->ends[end].next;
-            table->looked_at++;
-            if (memcmp(mac_of(flow, end), mac, MAC_SIZE) == 0)
-                flows_forget(table, flow);
+        for (struct flow *flow = flows_next(table, end, mac, NULL), *next; flow; flow = next) {
+            next = flows_next(table, end, mac, flow);
+            flows_forget(table, flow);
         }
     }
     return before - table->count;

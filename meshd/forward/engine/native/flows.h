@@ -1,7 +1,7 @@
 /* Flows by (slot, destination MAC, source MAC): a bounded hash table, least recently used first.
  *
- * Beside that, flows hang in two tables by MAC, by destination and by source, so that voiding a MAC looks at those in its two
- * buckets alone.
+ * Beside that, flows hang in two tables by MAC, by destination and by source, so that finding or voiding those of a MAC looks at its
+ * two buckets alone.
  *
  * A flow is the Python object that the verdict was put into; what the packet path needs of it is copied beside it when it is
  * added (`action`, `peer`), and what the packet path counts is kept beside it until somebody asks. */
@@ -42,7 +42,7 @@ struct flow_table {
     PyObject_HEAD
     struct flow **buckets, **macs[ENDS]; /* all of one size */
     uint32_t mask, count, limit;
-    uint64_t looked_at; /* flows, to void MACs: tests hold it to what is there */
+    uint64_t looked_at; /* flows, to find or void MACs: tests hold it to what is there */
     uint64_t seed[2];
     struct flow use; /* its `younger` is the oldest, its `older` the youngest */
 };
@@ -60,6 +60,9 @@ struct flow *flows_find(struct flow_table *table, uint32_t slot, const uint8_t *
 struct flow *flows_add(struct flow_table *table, uint32_t slot, const uint8_t *addresses);
 
 void flows_forget(struct flow_table *table, struct flow *flow);
+
+/* The next flow that has this MAC at this end, in no order; `after` NULL: the first. */
+struct flow *flows_next(struct flow_table *table, int end, const uint8_t *mac, const struct flow *after);
 
 /* Forget the flows that have this MAC at either end; how many. */
 uint32_t flows_void(struct flow_table *table, const uint8_t *mac);
