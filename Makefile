@@ -59,7 +59,7 @@ fuzz:
 	@packaging/setup-venv test
 	@$(BIN)/python -m tests.fuzz $${FUZZ_INPUTS:-1000000} $${FUZZ_SEED:-0} "$${FUZZ_TARGET:-}"
 
-## run the native engine's tests, and routers with it, under address and undefined-behaviour sanitizers, minutes: make sanitize [ARGS=tests/…]
+## the native engine's tests, and routers with it, under address, undefined-behaviour and thread sanitizers: make sanitize [ARGS=thread]
 sanitize: setup-test
 	@packaging/as-root packaging/sanitize $${ARGS:-}
 

@@ -14,7 +14,7 @@ import pytest
 from meshd.crypto.aead import Suite
 from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
-from meshd.forward.engine.interface import Verdict
+from meshd.forward.engine.interface import Engine, Verdict
 from meshd.forward.engine.native import _core
 from meshd.forward.engine.native.threaded import ThreadedEngine
 from meshd.forward.slots import FIRST_PEER, drop_slot
@@ -28,6 +28,7 @@ PEER, OTHER = FIRST_PEER, SlotId(FIRST_PEER + 1)
 WAIT_S = 20.0
 FIRST, SECOND = unfinished(tcp(b"first")), unfinished(tcp(b"second"))
 OTHER_KEY = b"\x33" * 32
+KEY_PLACES = 4096  # KEY_BUCKETS of engine.h
 PACKET = tcp(bytes(58_000))
 SUPER, CUT = super_frame(PACKET, 1306), cut(PACKET, 1306)
 
@@ -49,8 +50,11 @@ class Loop:
         deadline = time.monotonic() + WAIT_S
         while not done():
             assert time.monotonic() < deadline, "nothing came of it"
-            for fd, _ in self.poll.poll(5):
-                self.engines[fd].take_upcalls(NOW)
+            self.once(5)
+
+    def once(self, wait_ms: int = 0) -> None:
+        for fd, _ in self.poll.poll(wait_ms):
+            self.engines[fd].take_upcalls(NOW)
 
     def idle(self) -> bool:
         return not self.poll.poll(0)
@@ -194,6 +198,91 @@ def test_no_frame_goes_by_a_verdict_that_is_void(threads: Threads) -> None:
 
             threads.loop.until(arrived)
             assert marked in seen[owner]
+
+
+def new_path(threads: Threads) -> None:
+    threads.a.engine.set_path(PEER, threads.b.port.local, 1400)
+
+
+def no_send_key(threads: Threads) -> None:
+    threads.a.engine.drop_send_key(PEER)
+    threads.rekey()
+
+
+def receive_key(threads: Threads) -> None:
+    """It lies beside the one in use: their indices differ by what the table of keys has places."""
+    engine, index = threads.b.engine, threads.keys + KEY_PLACES
+    engine.add_receive_key(index, PEER, Suite.AES_256_GCM, OTHER_KEY)
+    engine.drop_receive_key(index)
+
+
+def frames_anew(threads: Threads) -> None:
+    for host in (threads.a, threads.b):
+        host.engine.drop_frames()
+        host.engine.replace_frames(host.frames)
+
+
+def mirror(threads: Threads) -> None:
+    for host in (threads.a, threads.b):
+        host.engine.set_mirror(lambda inward, slot, frame: None)
+        host.engine.set_mirror(None)
+
+
+def both(call: Callable[[Engine], object]) -> Callable[[Threads], None]:
+    def calls(threads: Threads) -> None:
+        for host in (threads.a, threads.b):
+            call(host.engine)
+
+    return calls
+
+
+# How each call of the engine comes in the midst of traffic.
+CALLS: dict[str, Callable[[Threads], None]] = {
+    "set_send_key": Threads.rekey,
+    "drop_send_key": no_send_key,
+    "set_path": new_path,
+    "add_receive_key": receive_key,
+    "drop_receive_key": receive_key,
+    "void_flows": both(lambda engine: engine.void_flows()),
+    "void_trees": both(lambda engine: engine.void_trees()),
+    "void_groups": both(lambda engine: engine.void_groups()),
+    "void_routes": both(lambda engine: engine.void_routes()),
+    "send_frame": both(lambda engine: engine.send_frame(bytes(tcp(b"the node's")))),
+    "send_control": both(lambda engine: engine.send_control(PEER, b"\x01probe")),
+    "send_datagram": lambda threads: threads.a.engine.send_datagram(b"\x11hello", threads.b.port.local),
+    "send_relayed": lambda threads: threads.a.engine.send_relayed(b"\x11hello", threads.b.origin, PEER),
+    "drop_frames": frames_anew,
+    "replace_frames": frames_anew,
+    "set_mirror": mirror,
+    "pump_until": both(lambda engine: engine.pump_until(time.monotonic() + WAIT_S)),
+    "peer_counters": both(lambda engine: engine.peer_counters()),
+    "sent": both(lambda engine: engine.sent(PEER)),
+    "drops": both(lambda engine: engine.drops.as_dict()),
+    "flow_count": both(lambda engine: engine.flow_count()),
+    "sources": both(lambda engine: engine.sources(0.0)),
+    "flows": both(lambda engine: engine.flows()),
+}
+# The tests around call these, or nobody does while the thread runs.
+BY_OTHERS = {"name", "start", "stop", "take_upcalls", "pump_frames", "pump_datagrams"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_call_may_come_at_any_moment(threads: Threads, name: str) -> None:
+    """Traffic goes on after it. That there is a lock around what it touches, too, says the thread sanitizer (`make sanitize`)."""
+    threads.warm()
+    for _ in range(20):
+        threads.a.frames.far.send(SUPER)
+        for _ in range(3):
+            CALLS[name](threads)
+        threads.loop.once()
+    threads.rekey()
+    threads.a.frames.far.send(SECOND)
+    threads.loop.until(lambda: any(b"second" in written for written in threads.b.frames.take()))
+
+
+def test_no_call_is_forgotten() -> None:
+    names = {name for name in (*vars(Engine), *Engine.__annotations__) if not name.startswith("_")}
+    assert names - BY_OTHERS == CALLS.keys()
 
 
 def test_after_a_standstill_the_loop_comes_first(threads: Threads) -> None:

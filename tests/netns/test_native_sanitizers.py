@@ -1,25 +1,81 @@
-"""A short run of what `make sanitize` and `make fuzz-native` do at length: the native engine with the sanitizers in it."""
+"""A short run of what `make sanitize` and `make fuzz-native` do at length: the native engine with the sanitizers in it.
+
+That they find something if there is something is tried with a mistake of each kind in a copy of the tree.
+"""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+NEEDED = ("packaging", "meshd", "tests", "bench", "pyproject.toml")
+SHORT = ("address", "tests/engine/test_native_io.py", "-k", "4", "--timeout=600")
+THREADS = ("thread", "tests/engine/test_thread.py")
+# It compiles, and what was compiled is ten times as slow: minutes on a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # it compiles, and what was compiled is ten times as slow: minutes on a busy machine
+def run(folder: Path, *command: str) -> tuple[bool, str]:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode == 0, done.stdout[-20_000:] + done.stderr[-20_000:]
+
+
 @pytest.mark.parametrize(
     "command",
-    [
-        ("packaging/sanitize", "tests/engine/test_native_io.py", "-k", "4", "--timeout=600"),
-        ("packaging/fuzz-native", "100000"),
-    ],
-    ids=["tests", "fuzzing"],
+    [("packaging/sanitize", *SHORT), ("packaging/sanitize", *THREADS), ("packaging/fuzz-native", "100000")],
+    ids=["address", "thread", "fuzzing"],
 )
 def test_clean(command: tuple[str, ...]) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    clean, output = run(ROOT, *command)
+    assert clean, output
+
+
+def plant(tree: Path, right: str, wrong: str) -> None:
+    sources = tree / "meshd/forward/engine/native"
+    (path,) = (path for path in (*sources.glob("*.c"), *sources.glob("*.py")) if right in path.read_text())
+    path.write_text(path.read_text().replace(right, wrong))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right", "wrong", "found"),
+    [
+        pytest.param(
+            (*THREADS, "-k", "now_and_then"),
+            """    core_hold(core);
+    PyObject *result = Py_BuildValue("II", port->in_vain, port->rests);
+    core_release(core);
+""",
+            """    PyObject *result = Py_BuildValue("II", port->in_vain, port->rests);
+""",
+            "ThreadSanitizer: data race",
+            id="a lock that is missing in C",
+        ),
+        pytest.param(
+            (*THREADS, "-k", "at_any_moment and void_flows"),
+            "    void_flows = _held(NativeEngine.void_flows)\n",
+            "",
+            "ThreadSanitizer: data race",
+            id="a call that is made without the lock",
+        ),
+        pytest.param(
+            SHORT,
+            "malloc(RECEIVE_SIZE)",
+            "malloc(RECEIVE_SIZE / 2)",
+            "AddressSanitizer: heap-buffer-overflow",
+            id="a buffer that is too small",
+        ),
+    ],
+)
+def test_what_is_wrong_is_found(tmp_path: Path, arguments: tuple[str, ...], right: str, wrong: str, found: str) -> None:
+    for name in NEEDED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    plant(tmp_path, right, wrong)
+    clean, output = run(tmp_path, "packaging/sanitize", *arguments)
+    assert not clean
+    assert found in output
