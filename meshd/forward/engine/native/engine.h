@@ -317,6 +317,14 @@ PyObject *start_pump(PyObject *core, PyObject *fd), *stop_pump(PyObject *core, P
 PyObject *pump_until(PyObject *core, PyObject *seconds), *take_upcall(PyObject *core, PyObject *args);
 PyObject *hold(PyObject *core, PyObject *unused), *release(PyObject *core, PyObject *unused);
 
+/* tables_core.c: what is registered for the packet path */
+struct port *port_of(struct core *core, int number);
+void tables_release(struct core *core);
+PyObject *add_port(PyObject *core, PyObject *args), *overflow(PyObject *core, PyObject *args), *in_vain(PyObject *core, PyObject *number);
+PyObject *make_peer(PyObject *core, PyObject *slot), *open_peer(PyObject *core, PyObject *args), *open_through(PyObject *core, PyObject *args);
+PyObject *close_peer(PyObject *core, PyObject *peer), *add_key(PyObject *core, PyObject *args);
+PyObject *take_bytes(PyObject *core, PyObject *number), *drop_key(PyObject *core, PyObject *number);
+
 /* core.c: the end of a call that may have called back; NULL if something there went wrong */
 PyObject *finish(struct core *core, PyObject *result);
 
