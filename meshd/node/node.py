@@ -1,4 +1,4 @@
-"""The node: composes its parts, and carries what one of them finds out to those that need it.
+"""The node: composes its parts, and hands what comes in to the part that it is for.
 
     control links ─ gossip ─ store ──Changed──► directory ──► fdb, addresses, topology, hosts
                                                                  │            │
@@ -26,8 +26,8 @@ from meshd.forward.engine.interface import Engine, Upcalls
 from meshd.forward.query import PathQuery, PathReport
 from meshd.gossip.connector import Connector
 from meshd.gossip.gossip import Gossip
-from meshd.gossip.store import Changed, OwnLogAhead
 from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, format_mac, peer_label, short_id
+from meshd.node.changes import Changes
 from meshd.node.directory import Directory
 from meshd.node.layer2 import Layer2
 from meshd.node.links import OTHER_KEY_HINT, LinkTable
@@ -49,12 +49,10 @@ __all__ = ["LATE_S", "Node"]
 
 LATE_S = 1.0  # a timer later than this: the process or the machine stood still, and keys may have expired meanwhile
 SWEEP_S = 60.0  # learned MACs are aged, frozen ones thawed
-REROUTE_S = 0.1  # at most so often after a change far away; one's own lost edge counts at once
 DRAIN_S = 0.05  # a link whose socket was full is asked again
 ALL_PARTS_S = (
     0.01  # while records wait, everything else has its turn at least so often, and not between any two slices of them
 )
-MAX_VOIDED_SINGLY = 64  # MACs; a larger change voids all flows at once
 
 
 class Node:
@@ -90,7 +88,6 @@ class Node:
         self._liveness = LivenessCounter(boot)
         self._outputs: list[Output] = []
         self._sweep_at = now + SWEEP_S
-        self._reroute_at: float | None = None
         self._drain_at: float | None = None
         self._all_parts_at = now
         self._between_slices = False  # of records that wait: nothing else has had its turn since the last call
@@ -146,6 +143,18 @@ class Node:
             rng=rng,
             left=self.said_bye,
         )
+        self._changes = Changes(
+            self_id=self.host_id,
+            gossip=self.gossip,
+            directory=self.directory,
+            reach=self.reach,
+            peers=self.peers,
+            neighbours=self.neighbours,
+            memory=self._memory,
+            notices=self.notices,
+            touch=self._touch,
+            own_log_ahead=self._own_log_ahead,
+        )
         self.layer2 = Layer2(
             self_id=self.host_id,
             directory=self.directory,
@@ -168,6 +177,7 @@ class Node:
         self._upcalls = upcalls
         self.queries = Queries(self.peers.send, self.peers.seek, self.way_to, self.drops)
         self.engine = make_engine(upcalls)
+        self._changes.bind(self.engine)
         self.peers.bind(self.engine)
         own = frozenset(Endpoint(address, config.port) for address in config.own_addresses)
         self.links.connector.set_own_endpoints(own)
@@ -206,11 +216,11 @@ class Node:
 
     def attach(self, attachment_id: str, *, label: str, mac: Mac, addresses: tuple[str, ...], now: float) -> None:
         """Raises UserError when this host announces too much already."""
-        self._void(self.own.attach(attachment_id, label, mac, addresses, now))
+        self._changes.void(self.own.attach(attachment_id, label, mac, addresses, now))
         self.layer2.attached(now)
 
     def detach(self, attachment_id: str, now: float) -> None:
-        self._void(self.own.detach(attachment_id, now))
+        self._changes.void(self.own.detach(attachment_id, now))
 
     def ask(self, host: HostId, destination: ShortId, now: float) -> int | None:
         """Ask a host how it reaches another (or whether it is there, where both are the same); an `Answered` with this token
@@ -251,7 +261,7 @@ class Node:
     def receive_link(self, link: LinkId, data: bytes, now: float) -> None:
         self.touched = True
         self.links.received(link, data, now)
-        self._take_changes(now)
+        self._changes.take(now)
 
     def link_lost(self, link: LinkId, error: str, now: float) -> None:
         self.touched = True
@@ -291,11 +301,10 @@ class Node:
             self.peers.next_deadline(),
             self.links.next_deadline(),
             self.gossip.next_deadline(now),
-            self.reach.next_deadline(),
+            self._changes.next_deadline(),
             self._memory.next_deadline(),
             self.queries.next_deadline(),
             self.layer2.next_deadline(now),
-            self._reroute_at,
             self._drain_at,
             self._sweep_at,
         )
@@ -321,10 +330,7 @@ class Node:
         self.peers.handle_timer(now)
         self.links.handle_timer(now)
         self._take_records(now)
-        if self._reroute_at is not None and now >= self._reroute_at:
-            self._reroute(now)
-        if self.reach.handle_timer(now):
-            self._alive_changed(now)
+        self._changes.handle_timer(now)
         self.queries.handle_timer(now)
         self._outputs += map(Answered, self.queries.take_answers())
         for frame in self.layer2.handle_timer(now):
@@ -353,8 +359,8 @@ class Node:
         for captured, mac, at in self.engine.sources(self._sweep_at - SWEEP_S):
             fdb.touch(SEGMENT, mac, at, local=captured)
         self._sweep_at = now + SWEEP_S
-        self._void(self.own.expire_learned(now))
-        self._void([key.mac for key in fdb.thaw(now)])
+        self._changes.void(self.own.expire_learned(now))
+        self._changes.void([key.mac for key in fdb.thaw(now)])
 
     # ── from the engine
 
@@ -368,26 +374,10 @@ class Node:
 
     def _captured(self, segment: SegmentId, mac: Mac, now: float) -> None:
         try:
-            self._void(self.own.captured(segment, mac, now))
+            self._changes.void(self.own.captured(segment, mac, now))
         except UserError:
             self.notices.add("this host announces too much already: new MACs are not announced", now)
-        self._take_alarms(now)
-
-    def _take_alarms(self, now: float) -> None:
-        """Not who keeps it: claims that cross may still decide that."""
-        while (event := self.directory.fdb.next_event()) is not None:
-            if event.frozen:
-                text = f"MAC {format_mac(event.mac)} moved too often and is frozen; `meshd status macs` says where it stays"
-                self.notices.add(text, now)
-            self._void([event.mac])
-
-    def _void(self, macs: Collection[Mac]) -> None:
-        self.touched = True
-        if len(macs) > MAX_VOIDED_SINGLY:
-            self.engine.void_flows(None)
-            return
-        for mac in macs:
-            self.engine.void_flows(mac)
+        self._changes.take_alarms(now)
 
     # ── from the peers (PeerEvents)
 
@@ -396,12 +386,11 @@ class Node:
         for host in self.directory.hosts:
             self.links.connector.path_alive(host, host in reached, now)
         self.own.publish_links(self.peers.alive(), now)
-        self._take_changes(now)
-        self._reroute(now)
+        self._changes.take(now)
+        self._changes.reroute(now)
 
     def said_bye(self, host: HostId, now: float) -> None:
-        if self.reach.gone(host):
-            self._alive_changed(now)
+        self._changes.left(host)
 
     def asked(self, host: HostId, query: PathQuery, now: float) -> None:
         self.queries.on_query(host, query, now)
@@ -421,57 +410,12 @@ class Node:
 
     def _take_records(self, now: float) -> None:
         self.gossip.handle_timer(now)
-        self._take_changes(now)
+        self._changes.take(now)
 
-    def _take_changes(self, now: float) -> None:
-        hosts_changed = False
-        owners: dict[Mac, None] = {}
-        while (event := self.gossip.next_event()) is not None:
-            match event:
-                case OwnLogAhead(epoch=epoch):
-                    self._outputs.append(PersistBoot(epoch + 1))
-                case Changed():
-                    applied = self.directory.apply(event, now)
-                    owners.update(dict.fromkeys(applied.owners))
-                    if applied.groups:
-                        self.engine.void_groups()
-                    if applied.topology and self._reroute_at is None:
-                        self._reroute_at = now + REROUTE_S
-                    if applied.host is not None and applied.host != self.host_id:
-                        self._host_changed(applied.host, now)
-                        hosts_changed = True
-        self._void(owners)
-        self._take_alarms(now)
-        if hosts_changed:
-            self._memory.changed(now)
-            self.neighbours.choose(now)
+    def _own_log_ahead(self, epoch: int) -> None:
+        self._outputs.append(PersistBoot(epoch + 1))
 
-    def _host_changed(self, host: HostId, now: float) -> None:
-        record = self.directory.hosts.get(host)
-        if record is not None:
-            self.peers.host_known(host, record.x25519, record.endpoints, now)
-            self.neighbours.observe(host, now)
-
-    # ── topology
-
-    def _reroute(self, now: float) -> None:
-        self._reroute_at = None
-        self.engine.void_trees()
-        self.engine.void_routes()
-        directory = self.directory
-        reachable = {host for short in directory.topology.reachable() if (host := directory.host_of_short(short))}
-        reachable |= self.peers.alive().keys()  # a path that lives both ways needs no record to say so
-        if self.reach.update(reachable, len(directory.hosts), now):
-            self._alive_changed(now)
-        self.peers.rerouted(now)
-
-    def _alive_changed(self, now: float) -> None:
-        """What dead hosts have attached is hidden, what is alive again is back."""
-        alive = self.reach.alive
-        self._void([key.mac for key in self.directory.fdb.set_reachable(alive)])
-        if self.directory.groups.set_reachable(alive - {self.host_id}):
-            self.engine.void_groups()
-        self.directory.addresses.set_reachable(alive)
+    def _touch(self) -> None:
         self.touched = True
 
     # ── what is shown
