@@ -63,7 +63,7 @@ class Plan:
     ping_interval: float = 0.002
     udp_seconds: float = 1.0
     udp_step: float = 3.0  # kpps to which the rate is bisected
-    wan_seconds: int = 7
+    wan_seconds: int = 12
 
 
 class Sum(TypedDict):
