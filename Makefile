@@ -33,9 +33,9 @@ setup-test:
 	@packaging/setup-system test
 	@packaging/setup-venv test
 
-## check style and types, then run the tests, but for `slow` ones (root; CI=true makes a skipped test a failure)
+## check style and types, then run the tests, but for `slow` ones, in two processes (root); CI=true: no skips; ARGS=…: in one process
 test: lint
-	@packaging/as-root $(PYTEST) -m "not slow" $${ARGS:-}
+	@packaging/as-root $(PYTEST) -m "not slow" $${ARGS:--n 2}
 
 ## the tests that take too long for every change: a million MACs, moves between address families, loads with each engine, sanitizers
 slow: setup-test

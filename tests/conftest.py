@@ -3,6 +3,9 @@
 The folder says what a test needs: `tests/netns/` and `tests/docker/` need root and the kernel's help and get the marker of that
 name. They run last, since a broken unit explains a broken network and not the other way round. Where something is missing they
 fail and say what; with `CI` in the environment any skip is a failure, so that a green run means that everything ran.
+
+With `-n 2`, as `make test` has it, this file is at work in three processes: the one that was started, which runs no test, and two
+workers. Tests that need the system stay on one worker, one after the other, and begin at once; the others are shared by file.
 """
 
 from __future__ import annotations
@@ -12,9 +15,12 @@ import signal
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.leaks import Leftovers, Snapshot, missing_for_namespaces
 
@@ -24,9 +30,15 @@ SYSTEM_FOLDERS = ("netns", "docker")
 NAMESPACE_COMMANDS = ("ip", "iptables", "nft", "ping")
 DOCKER_COMMANDS = (*NAMESPACE_COMMANDS, "busybox", "docker", "dockerd")
 
-# Inherited by all that a test starts, however far it detaches itself: so a leftover process can be told from a stranger's.
+# Inherited by all that a test starts, however far it detaches itself: so a leftover process can be told from a stranger's. What a
+# worker has here begins with what the process that started it has, and so it is with pytest in a test.
 RUN_VARIABLE = "MESHD_TEST_RUN"
-os.environ[RUN_VARIABLE] = uuid.uuid4().hex
+OUTER_RUN = os.environ.get(RUN_VARIABLE, "")
+os.environ[RUN_VARIABLE] = OUTER_RUN + uuid.uuid4().hex
+
+# Nor is pytest in a test a worker of this run.
+for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+    os.environ.pop(name)
 
 # Whatever the user has set must not steer the routers under test.
 for name in ("MESHD_DIR", "MESHD_KEY", "MESHD_PASSWORD", "MESHD_PROFILE"):
@@ -48,12 +60,20 @@ def folder_of(path: Path) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
+def place_in_order(item: pytest.Item) -> int:
+    return ORDER.index(folder) if (folder := folder_of(item.path)) in ORDER else -1
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if (folder := folder_of(item.path)) in SYSTEM_FOLDERS:
             item.add_marker(folder)
-    items.sort(key=lambda item: ORDER.index(folder) if (folder := folder_of(item.path)) in ORDER else -1)
+        elif any(item.get_closest_marker(folder) for folder in SYSTEM_FOLDERS):
+            raise pytest.UsageError(f"{item.nodeid} needs the system: its place is tests/netns or tests/docker")
+    items.sort(key=place_in_order)
+    if is_worker(config):
+        items.sort(key=lambda item: not needs_system(item))
 
 
 def skips_fail() -> bool:
@@ -86,7 +106,7 @@ def skip_reason(longrepr: object) -> str:
 
 
 def needs_system(node: pytest.Item | pytest.Collector) -> bool:
-    return any(node.get_closest_marker(folder) for folder in SYSTEM_FOLDERS) or folder_of(node.path) in SYSTEM_FOLDERS
+    return folder_of(node.path) in SYSTEM_FOLDERS
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -97,13 +117,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"this test cannot run here: {missing}", pytrace=False)
 
 
+def alone() -> bool:
+    """Whether all that is new on this machine is ours: in CI, but for workers and for pytest in a test, beside which others run."""
+    return skips_fail() and not OUTER_RUN
+
+
 def watch(request: pytest.FixtureRequest) -> Iterator[None]:
     if not needs_system(request.node):
         yield
         return
     before = Snapshot.take(RUN_VARIABLE)
     yield
-    leftovers: Leftovers = before.leftovers(only_ours=not skips_fail())
+    leftovers: Leftovers = before.leftovers(of=None if alone() else {os.getpid()})
     if leftovers:
         pytest.fail(f"left behind by {request.node.nodeid}: {leftovers}", pytrace=False)
 
@@ -118,3 +143,64 @@ def nothing_left_by_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
 def nothing_left_by_the_module(request: pytest.FixtureRequest) -> Iterator[None]:
     """The same for what the fixtures of a whole file share."""
     yield from watch(request)
+
+
+# --- the run as a whole -----------------------------------------------------------------------------------------------------
+
+pids = {os.getpid()}  # of the run
+before_the_run = pytest.StashKey[Snapshot]()
+left_by_the_run = pytest.StashKey[Leftovers]()
+
+
+def is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+class SystemOnOneWorker(LoadScopeScheduling):
+    """Whatever way of sharing was asked for: any other would run tests that need the system beside each other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "system" if folder_of(self.config.rootpath / file) in SYSTEM_FOLDERS else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SystemOnOneWorker:
+    config.option.loadscopereorder = False  # first what comes first, not the file with most tests
+    return SystemOnOneWorker(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    pids.add(node.gateway._rinfo().pid)
+
+
+def pytest_keyboard_interrupt() -> None:
+    """In a worker a second interrupt, from the starting process, must not end the clean-up after the first."""
+    if OUTER_RUN:
+        signal.signal(signal.SIGINT, lambda *_: None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not is_worker(session.config):
+        session.config.stash[before_the_run] = Snapshot.take(RUN_VARIABLE)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """After a test of a worker, what has its pid in its name was looked for; here, with all workers gone, whatever there is."""
+    if is_worker(session.config):
+        return
+    leftovers = session.config.stash[before_the_run].leftovers(of=None if alone() else pids)
+    if leftovers:
+        session.config.stash[left_by_the_run] = leftovers
+        if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if leftovers := config.stash.get(left_by_the_run, None):
+        terminalreporter.section("the run fails", red=True, bold=True)
+        terminalreporter.line(f"left behind by this run: {leftovers}", red=True)
+        terminalreporter.line("which test did it is said by a run of one process: make test ARGS='-n 0'")

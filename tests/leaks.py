@@ -7,10 +7,11 @@ router detaches itself and becomes no child of the test. What was told to end ge
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class Snapshot:
 
     @classmethod
     def take(cls, variable: str) -> Snapshot:
-        """`variable`: name of the environment variable that marks the processes of this run."""
+        """`variable`: name of the environment variable that marks the processes of this run, by what its value begins with."""
         return cls(
             variable=variable,
             namespaces=frozenset(entry.name for entry in NAMESPACES.iterdir()) if NAMESPACES.is_dir() else frozenset(),
@@ -62,20 +63,23 @@ class Snapshot:
             processes=_processes(f"{variable}={os.environ[variable]}".encode()),
         )
 
-    def leftovers(self, *, only_ours: bool, grace: float = GRACE) -> Leftovers:
+    def leftovers(self, *, of: Collection[int] | None, grace: float = GRACE) -> Leftovers:
         """What is new, after up to `grace` seconds in which it may still go away.
 
-        `only_ours`: another run on the same machine makes namespaces, links and mounts of its own; count only those with this
-        run's pid in their names.
+        `of`: others on the same machine make namespaces, links and mounts of their own; count only those that have one of these
+        pids in their names. None: nobody else is here, everything counts.
         """
         deadline = time.monotonic() + grace
-        while (found := self._new(only_ours)) and time.monotonic() < deadline:
+        while (found := self._new(of)) and time.monotonic() < deadline:
             time.sleep(POLL)
         return found
 
-    def _new(self, only_ours: bool) -> Leftovers:
+    def _new(self, of: Collection[int] | None) -> Leftovers:
         now = Snapshot.take(self.variable)
-        ours: Callable[[str], bool] = (lambda name: str(os.getpid()) in name) if only_ours else (lambda _: True)
+
+        def ours(name: str) -> bool:
+            return of is None or any(int(number) in of for number in re.findall(r"\d+", name))
+
         return Leftovers(
             namespaces=frozenset(filter(ours, now.namespaces - self.namespaces)),
             links=frozenset(filter(ours, now.links - self.links)),
@@ -92,7 +96,7 @@ def _mounts() -> frozenset[str]:
 
 
 def _processes(mark: bytes) -> frozenset[str]:
-    """`pid command` of every other process with `mark` in its environment, and our zombies, which have no environment."""
+    """`pid command` of every other process whose environment has what begins with `mark`, and our zombies, which have none."""
     found = set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -102,7 +106,7 @@ def _processes(mark: bytes) -> frozenset[str]:
             if state == "Z":
                 if int(parent) == os.getpid():
                     found.add(f"{entry.name} (zombie)")
-            elif mark in (entry / "environ").read_bytes().split(b"\0"):
+            elif any(word.startswith(mark) for word in (entry / "environ").read_bytes().split(b"\0")):
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 found.add(f"{entry.name} {command}")
         except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from meshd.daemon.keys import load_identity, load_key, new_key, set_key, settle_
 from meshd.daemon.supervise import take_lock
 from meshd.errors import UserError
 
-KEY = MeshKey.generate(os.urandom).to_text()
-OTHER = MeshKey.generate(os.urandom).to_text()
+# The same in every process: workers that share the tests agree on names, and keys are in some.
+KEY, OTHER = (MeshKey.generate(random.Random(seed).randbytes).to_text() for seed in (1, 2))
 PASSWORD = "correct horse battery"
 
 
