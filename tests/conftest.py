@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from tests.leaks import Leftovers, Snapshot, missing_for_namespaces
 
@@ -147,7 +148,8 @@ def nothing_left_by_the_module(request: pytest.FixtureRequest) -> Iterator[None]
 
 # --- the run as a whole -----------------------------------------------------------------------------------------------------
 
-pids = {os.getpid()}  # of the run
+CLEAN_UP = 45.0  # seconds that a worker has for it: two Docker daemons end
+workers: dict[int, WorkerController] = {}  # by pid
 before_the_run = pytest.StashKey[Snapshot]()
 left_by_the_run = pytest.StashKey[Leftovers]()
 
@@ -171,14 +173,38 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SystemO
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    pids.add(node.gateway._rinfo().pid)
+def pytest_configure_node(node: WorkerController) -> None:
+    workers[node.gateway._rinfo().pid] = node
 
 
-def pytest_keyboard_interrupt() -> None:
-    """In a worker a second interrupt, from the starting process, must not end the clean-up after the first."""
-    if OUTER_RUN:
-        signal.signal(signal.SIGINT, lambda *_: None)
+def pytest_configure(config: pytest.Config) -> None:
+    if is_worker(config):
+        signal.signal(signal.SIGINT, interrupt_once)
+
+
+def interrupt_once(_number: int, _frame: object) -> None:
+    """The terminal interrupts a worker, and so does the process that started it: the second must not end the clean-up."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    raise KeyboardInterrupt
+
+
+def has_ended(pid: int, node: WorkerController) -> bool:
+    if hasattr(node, "workeroutput"):  # what its last event brings
+        return True
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def interrupt_workers() -> None:
+    """Where the run ends before its tests do. pytest-xdist would kill them after ten seconds, clean-up or not."""
+    busy = {pid: node for pid, node in workers.items() if not has_ended(pid, node)}
+    for pid in busy:
+        os.kill(pid, signal.SIGINT)
+    deadline = time.monotonic() + CLEAN_UP
+    while time.monotonic() < deadline and not all(has_ended(pid, node) for pid, node in busy.items()):
+        time.sleep(0.02)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -187,16 +213,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         session.config.stash[before_the_run] = Snapshot.take(RUN_VARIABLE)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
     """After a test of a worker, what has its pid in its name was looked for; here, with all workers gone, whatever there is."""
     if is_worker(session.config):
-        return
-    leftovers = session.config.stash[before_the_run].leftovers(of=None if alone() else pids)
+        return (yield)
+    interrupt_workers()
+    yield
+    leftovers = session.config.stash[before_the_run].leftovers(of=None if alone() else {os.getpid(), *workers})
     if leftovers:
         session.config.stash[left_by_the_run] = leftovers
         if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,34 +64,56 @@ def test_leaves():
 """
 
 
-def run_pytest(
-    folder: Path, source: str, *options: str, ci: bool, outermost: bool = False
-) -> subprocess.CompletedProcess[str]:
-    """`outermost`: as if no test had started it."""
+# The clean-up is over only when a second interrupt has come.
+INTERRUPTED = """
+import os, signal, time
+from pathlib import Path
+import pytest
+
+@pytest.fixture
+def cleans_up():
+    ends = os.pipe()
+    os.set_blocking(ends[1], False)
+    signal.set_wakeup_fd(ends[1])
+    yield
+    interrupts = b""
+    while len(interrupts) < 2:
+        interrupts += os.read(ends[0], 8)
+    Path(__file__).with_name("clean").touch()
+
+def test_waits(cleans_up):
+    new = Path(__file__).with_name("new")
+    new.write_text(str(os.getpid()))
+    new.rename(new.with_name("began"))
+    while True:
+        time.sleep(1)
+"""
+
+
+def start_pytest(folder: Path, source: str, *options: str, ci: bool, outermost: bool = False) -> subprocess.Popen[str]:
+    """In a session of its own. `outermost`: as if no test had started it."""
     (folder / "test_invented.py").write_text(source)
     unset = {"CI", "PYTEST_ADDOPTS", *(["MESHD_TEST_RUN"] if outermost else [])}
     environment = {name: value for name, value in os.environ.items() if name not in unset} | ({"CI": "1"} if ci else {})
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:asyncio",
-        "-p",
-        "tests.conftest",
-        *options,
-    ]
-    return subprocess.run(
-        [*command, "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), str(folder)],
-        capture_output=True,
+    plugins = ("-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "tests.conftest")
+    places = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), str(folder))
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", *plugins, *options, *places],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         cwd=ROOT,
         env=environment,
+        start_new_session=True,
     )
+
+
+def run_pytest(
+    folder: Path, source: str, *options: str, ci: bool, outermost: bool = False
+) -> subprocess.CompletedProcess[str]:
+    with start_pytest(folder, source, *options, ci=ci, outermost=outermost) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def test_a_skip_fails_in_ci_and_an_expected_failure_does_not(tmp_path: Path) -> None:
@@ -147,6 +171,24 @@ def test_a_process_left_behind_by_whatever_test_fails_the_run(tmp_path: Path) ->
     os.kill(int(found[1]), signal.SIGKILL)
     assert "1 passed" in result.stdout
     assert result.returncode == 1
+
+
+@pytest.mark.parametrize("whom", ["all, as a terminal does", "the starting process"])
+def test_a_worker_that_is_interrupted_cleans_up_whatever_else_interrupts_it(tmp_path: Path, whom: str) -> None:
+    with start_pytest(tmp_path, INTERRUPTED, "-n", "2", ci=False) as process:
+        while not (began := tmp_path / "began").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        (os.killpg if whom.startswith("all") else os.kill)(process.pid, signal.SIGINT)
+        while process.poll() is None and not (tmp_path / "clean").exists():  # two that come at once are one
+            time.sleep(0.05)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(began.read_text()), signal.SIGINT)
+        out, _ = process.communicate()
+    assert (tmp_path / "clean").exists()
+    assert process.returncode == 2
+    assert "KeyboardInterrupt" in out
+    assert "left behind" not in out
 
 
 def test_a_process_left_behind_is_found_however_far_it_detached(monkeypatch: pytest.MonkeyPatch) -> None:
