@@ -82,6 +82,12 @@ class BucketTable(Generic[K]):
         return self._burst >= cost if bucket is None else bucket.ready(now, cost)
 
     def take(self, key: K, now: float, cost: float = 1.0) -> bool:
+        return self._used(key).take(now, cost)
+
+    def charge(self, key: K, now: float, cost: float) -> None:
+        self._used(key).charge(now, cost)
+
+    def _used(self, key: K) -> TokenBucket:
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= self._limit:
@@ -90,4 +96,4 @@ class BucketTable(Generic[K]):
             bucket = self._buckets[key] = TokenBucket(self._rate, self._burst)
         else:
             self._buckets.move_to_end(key)
-        return bucket.take(now, cost)
+        return bucket

@@ -32,6 +32,14 @@ def test_time_going_back_is_harmless() -> None:
     assert bucket.take(51.0)
 
 
+def test_a_charge_may_go_into_debt_that_the_rate_pays_off() -> None:
+    table = BucketTable[str](rate=10, burst=5, limit=2)
+    table.charge("a", 100.0, 25)
+    assert not table.ready("a", 101.9)
+    assert table.ready("a", 102.2)
+    assert table.ready("b", 100.0)
+
+
 def test_ready_takes_nothing() -> None:
     bucket = TokenBucket(rate=1, burst=2)
     assert all(bucket.ready(0.0, 2) for _ in range(10))

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from meshd.budget import TokenBucket
+from meshd.budget import BucketTable, TokenBucket
 from meshd.crypto.identity import Signer, Verifier
 from meshd.drops import DropCounters, DropReason
 from meshd.gossip.antientropy import compare, digest_messages
@@ -28,10 +28,13 @@ from meshd.gossip.store import Store, StoreEvent
 from meshd.ids import HostId, LinkId, ShortId, short_id
 
 __all__ = [
+    "ANSWER_BURST",
+    "ANSWER_RATE",
     "COMPARE_INTERVAL",
     "DIGEST_BURST",
     "DIGEST_RATE",
     "LINK_BACKLOG",
+    "MAX_ANSWERED",
     "MAX_INBOX",
     "ROOT_BURST",
     "ROOT_RATE",
@@ -52,6 +55,11 @@ ROOT_RATE = 1.0
 ROOT_BURST = 8.0
 DIGEST_RATE = 4.0
 DIGEST_BURST = 64.0
+# Bytes of records that a host has asked for, by WANT or DIGEST: 10 ms of work for 100 KB, and the question takes 30 bytes. Who
+# has none of what is here gets all of it at once; then the rate must pay that off before the next question is answered.
+ANSWER_RATE = 256.0 * 1024
+ANSWER_BURST = 16.0 * 1024 * 1024
+MAX_ANSWERED = 1024  # hosts
 
 
 @dataclass(slots=True)
@@ -87,6 +95,7 @@ class Gossip:
         self._neighbours: dict[LinkId, _Neighbour] = {}
         self._inbox: deque[tuple[LinkId, Batch]] = deque()
         self._wanted: dict[ShortId, float] = {}
+        self._answers: BucketTable[HostId] = BucketTable(ANSWER_RATE, ANSWER_BURST, MAX_ANSWERED)
         self._compare_at = now + self._interval()
 
     def _interval(self) -> float:
@@ -157,8 +166,9 @@ class Gossip:
             case DigestMessage():
                 self._compare(neighbour, message, now)
             case Want():
-                for row in message.rows:
-                    self._answer(neighbour, row)
+                if self._may_answer(neighbour, now):
+                    for row in message.rows:
+                        self._answer(neighbour, row)
 
     def _enqueue(self, link: LinkId, batches: tuple[Batch, ...]) -> None:
         for batch in batches:
@@ -191,10 +201,18 @@ class Gossip:
 
     def _compare(self, neighbour: _Neighbour, message: DigestMessage, now: float) -> None:
         comparison = compare(self.store, message.low, message.high, message.rows)
-        for origin, (epoch, start) in comparison.send.items():
-            neighbour.outbox.asked(origin, epoch, start)
+        if comparison.send and self._may_answer(neighbour, now):
+            for origin, (epoch, start) in comparison.send.items():
+                neighbour.outbox.asked(origin, epoch, start)
         for short, epoch, start in comparison.want:
             self._ask(neighbour, WantRow(short, epoch, start), now)
+
+    def _may_answer(self, neighbour: _Neighbour, now: float) -> bool:
+        """Of a host, not of a link: a new link would be a new budget."""
+        if self._answers.ready(neighbour.host, now):
+            return True
+        self._drops.add(DropReason.RATE_LIMITED)
+        return False
 
     def _answer(self, neighbour: _Neighbour, want: WantRow) -> None:
         origin = self.store.find(want.short)
@@ -236,6 +254,9 @@ class Gossip:
                     break
                 out.append((link, message))
                 waiting += _weight(message)
+            if neighbour.outbox.answered:
+                self._answers.charge(neighbour.host, now, neighbour.outbox.answered)
+                neighbour.outbox.answered = 0
         return out
 
     def _next_message(self, neighbour: _Neighbour) -> Message | None:

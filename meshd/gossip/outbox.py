@@ -26,12 +26,16 @@ class _Range:
     epoch: int
     start: int
     snapshot_floor: int = 0  # the floor of the snapshot that is under way, 0 if none is
+    asked: bool = False
 
 
 class Outbox:
-    __slots__ = ("_digests", "_known", "_ranges", "_root", "_wants")
+    """`answered`: bytes of records that were sent because the neighbour asked, until somebody takes them from it."""
+
+    __slots__ = ("_digests", "_known", "_ranges", "_root", "_wants", "answered")
 
     def __init__(self) -> None:
+        self.answered = 0
         self._ranges: dict[HostId, _Range] = {}
         self._known: dict[HostId, tuple[int, int]] = {}
         self._wants: dict[ShortId, WantRow] = {}
@@ -55,7 +59,7 @@ class Outbox:
         if held is not None and held.epoch == epoch and held.snapshot_floor and start < held.snapshot_floor:
             return  # the snapshot that mends it is on its way
         self._known[origin] = (epoch, start)
-        self._ranges[origin] = _Range(epoch, start)
+        self._ranges[origin] = _Range(epoch, start, asked=True)
 
     def has(self, origin: HostId, epoch: int, known: int) -> None:
         """The neighbour has shown that it holds this much."""
@@ -96,6 +100,7 @@ class Outbox:
                 break
             batches.append(batch)
             room -= size
+            self.answered += size if self._ranges[origin].asked else 0
             self._sent(origin, self._ranges[origin], batch)
         return Records(tuple(batches)) if batches else None
 

@@ -8,11 +8,20 @@ from random import Random
 import pytest
 
 from meshd.drops import DropReason
-from meshd.gossip.gossip import DIGEST_BURST, LINK_BACKLOG, MAX_INBOX, ROOT_BURST, ROOT_RATE
+from meshd.gossip.gossip import (
+    ANSWER_BURST,
+    ANSWER_RATE,
+    DIGEST_BURST,
+    LINK_BACKLOG,
+    MAX_INBOX,
+    ROOT_BURST,
+    ROOT_RATE,
+    Gossip,
+)
 from meshd.gossip.messages import DigestMessage, Hello, Records, Root, Want, WantRow
-from meshd.gossip.records import Batch, Record, sign_record
+from meshd.gossip.records import Batch, Record, record_size, sign_record
 from meshd.gossip.store import Digest
-from meshd.ids import LinkId, ShortId, short_id
+from meshd.ids import HostId, LinkId, ShortId, short_id
 
 from .mesh import MESH_ID, CountingVerifier, Mesh, fake_signer, make_gossip, public_of
 
@@ -370,6 +379,75 @@ def test_who_sends_digests_all_the_time_is_read_now_and_then() -> None:
     for _ in range(200):
         host.receive(LinkId(1), DigestMessage(ShortId(bytes(8)), ShortId(b"\xff" * 8), (row,)), 0.0)
     assert host._drops[DropReason.RATE_LIMITED] == 200 - DIGEST_BURST
+
+
+def sent_bytes(host: Gossip, link: LinkId, now: float) -> int:
+    """Of records, on this link; what other links get is dropped."""
+    return sum(
+        record_size(record)
+        for number, message in host.poll(now)
+        if number == link and isinstance(message, Records)
+        for batch in message.batches
+        for record in batch.records
+    )
+
+
+def hoarder(logs: int = 20, size: int = 16_000, keys: int = 60) -> tuple[Gossip, list[HostId]]:
+    """A host that holds some 19 MB of others."""
+    host = make_gossip("a")
+    origins = []
+    for number in range(logs):
+        public = public_of(f"host {number}")
+        origin = Batch(public, 1, 0, True, None, ()).origin
+        records = [Record(origin, 1, seq, b"k%d" % seq, bytes(size), b"") for seq in range(1, keys + 1)]
+        signed = tuple(sign_record(MESH_ID, record, fake_signer(public)) for record in records)
+        host.store.merge(Batch(public, 1, 0, True, None, signed))
+        origins.append(origin)
+    return host, origins
+
+
+LOWEST, HIGHEST = ShortId(bytes(8)), ShortId(b"\xff" * 8)
+
+
+@pytest.mark.parametrize("question", ["want", "digest"])
+def test_who_asks_for_everything_again_and_again_is_answered_at_a_rate(question: str) -> None:
+    """It reads as fast as we send, on one link after another."""
+    host, origins = hoarder()
+    asker, other = make_gossip("b").store.me, make_gossip("c").store.me
+    want = Want(tuple(WantRow(short_id(origin), 1, 0) for origin in origins))
+    total, seconds = 0, 60
+    for number in range(10 * seconds):
+        link, now = LinkId(number), number / 10
+        host.link_up(link, asker, now)
+        for _ in range(40):
+            host.receive(link, want if question == "want" else DigestMessage(LOWEST, HIGHEST, ()), now)
+            total += sent_bytes(host, link, now)
+        host.link_down(link, now)
+    assert ANSWER_BURST <= total < 1.2 * (ANSWER_BURST + seconds * ANSWER_RATE)
+    assert host._drops[DropReason.RATE_LIMITED] > 10_000
+    host.link_up(LinkId(1000), other, 60.0)
+    host.receive(LinkId(1000), want, 60.0)
+    assert sent_bytes(host, LinkId(1000), 60.0) > 0
+
+
+def test_one_question_is_answered_whole_and_then_paid_off() -> None:
+    host, origins = hoarder()
+    link, asker = LinkId(1), make_gossip("b").store.me
+    host.link_up(link, asker, 0.0)
+    want = Want(tuple(WantRow(short_id(origin), 1, 0) for origin in origins))
+    host.receive(link, want, 0.0)
+    total = 0
+    while got := sent_bytes(host, link, 0.0):
+        total += got
+    assert total == host.store.total_size > ANSWER_BURST
+    debt = total - ANSWER_BURST
+    host.receive(link, want, 1.0)
+    assert sent_bytes(host, link, 1.0) == 0
+    assert host._drops[DropReason.RATE_LIMITED] == 1
+    host.put(b"k", b"what changes meanwhile", 1.0)
+    assert sent_bytes(host, link, 1.0) > 0
+    host.receive(link, want, 10.0 + 1.1 * debt / ANSWER_RATE)
+    assert sent_bytes(host, link, 1000.0) > 0
 
 
 def test_what_a_comparison_looks_at_is_made_once_until_something_changes() -> None:
