@@ -28,5 +28,7 @@ def test_a_namespace_of_whatever_name_fails_a_run_that_is_alone(tmp_path: Path, 
         subprocess.run(["ip", "netns", "del", name], check=True)
     assert "1 passed" in result.stdout
     assert result.returncode == outermost, result.stdout  # whatever else is on this machine: it is said, too
-    left = [line for line in result.stdout.splitlines() if line.startswith("left behind by this run: ") and name in line]
+    left = [
+        line for line in result.stdout.splitlines() if line.startswith("left behind by this run: ") and name in line
+    ]
     assert bool(left) == outermost
