@@ -22,9 +22,15 @@ class Space:
 
     def __init__(self, role: str) -> None:
         self.name = f"mdcap{os.getpid()}-{role}{next(_numbers)}"
-        command("ip", "netns", "add", self.name)
-        self.fd = os.open(f"/run/netns/{self.name}", os.O_RDONLY | os.O_CLOEXEC)
-        command("ip", "-n", self.name, "link", "set", "lo", "up")
+        self.path = f"/run/netns/{self.name}"
+        self.fd = -1
+        try:
+            command("ip", "netns", "add", self.name)
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            command("ip", "-n", self.name, "link", "set", "lo", "up")
+        except BaseException:  # nobody holds it yet
+            self.remove()
+            raise
 
     @property
     def inode(self) -> Inode:
@@ -50,21 +56,22 @@ class Space:
         return {line.split(": ")[1].partition("@")[0] for line in lines}
 
     def remove(self) -> None:
+        """May be called again."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+        if os.path.exists(self.path):
             command("ip", "netns", "del", self.name)
 
 
 @contextlib.contextmanager
 def spaces(*roles: str) -> Iterator[list[Space]]:
-    made: list[Space] = []
-    try:
-        made.extend(Space(role) for role in roles)  # those made so far stay in the list when one fails
+    with contextlib.ExitStack() as ending:  # one that cannot be removed, or made, keeps no other
+        made = []
+        for role in roles:
+            made.append(Space(role))
+            ending.callback(made[-1].remove)
         yield made
-    finally:
-        for space in made:
-            space.remove()
 
 
 def command(*arguments: str) -> str:
