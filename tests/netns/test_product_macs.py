@@ -19,9 +19,10 @@ from tests.netns.lab import Container, Host, Lab, until
 ADDRESSES = ("10.32.0.1", "10.32.0.2", "10.32.0.3")
 MACS = 1_000_000
 RATE = 40_000  # about eight times as many as may ask what becomes of them
-RSS_GROWTH_MIB = (
-    24.0  # 20 where it was measured: 32 768 flows, a full queue of 4 MiB, 2642 MACs learned of the 4096 that may be
-)
+RSS_GROWTH_MIB = {
+    "native": 24.0,  # 20 where it was measured: 32 768 flows, a full queue of 4 MiB, 2642 MACs learned of the 4096 that may be
+    "python": 40.0,  # 31, with 4096 MACs learned; its flows and their index are objects
+}
 
 
 @pytest.fixture
@@ -54,11 +55,12 @@ def flood(source: Container, destination: Container, lab: Lab) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.both_engines
 @pytest.mark.timeout(240)
-def test_a_million_source_macs_fill_tables_and_no_more(lab: Lab) -> None:
+def test_a_million_source_macs_fill_tables_and_no_more(lab: Lab, engine: str) -> None:
     first, second = lab.hosts
     attacker, target, bystander = (lab.container(role) for role in ("atk", "target", "by"))
-    lab.launch()
+    lab.launch("--engine", engine)
     for host, box, address in zip((first, second, first), (attacker, target, bystander), ADDRESSES, strict=True):
         host.attach(box, f"{address}/24")
     bystander.reach(ADDRESSES[1])
@@ -80,6 +82,6 @@ def test_a_million_source_macs_fill_tables_and_no_more(lab: Lab) -> None:
         assert flows <= MAX_FLOWS + 100  # those of the attack are all of one direction
         assert len(macs) <= MAX_LEARNED + len(ADDRESSES)
         assert report["Gossip"]["Records"] <= MAX_LEARNED + 20
-        assert grown < RSS_GROWTH_MIB
+        assert grown < RSS_GROWTH_MIB[engine]
         assert host.pid == pid[host.nickname]
     until(lambda: bystander.ping(ADDRESSES[1], count=20), "others on the same host are served")
