@@ -5,7 +5,7 @@ name. They run last, since a broken unit explains a broken network and not the o
 fail and say what; with `CI` in the environment any skip is a failure, so that a green run means that everything ran.
 
 With `-n 2`, as `make test` has it, this file is at work in three processes: the one that was started, which runs no test, and two
-workers. Tests that need the system stay on one worker, one after the other, and begin at once; the others are shared by file.
+workers, which share the files: one begins with those that need the system, which mostly wait, the other with the rest.
 """
 
 from __future__ import annotations
@@ -66,15 +66,13 @@ def place_in_order(item: pytest.Item) -> int:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (folder := folder_of(item.path)) in SYSTEM_FOLDERS:
             item.add_marker(folder)
         elif any(item.get_closest_marker(folder) for folder in SYSTEM_FOLDERS):
             raise pytest.UsageError(f"{item.nodeid} needs the system: its place is tests/netns or tests/docker")
     items.sort(key=place_in_order)
-    if is_worker(config):
-        items.sort(key=lambda item: not needs_system(item))
 
 
 def skips_fail() -> bool:
@@ -158,18 +156,30 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-class SystemOnOneWorker(LoadScopeScheduling):
-    """Whatever way of sharing was asked for: any other would run tests that need the system beside each other."""
+class SharedByFile(LoadScopeScheduling):
+    """Whatever way of sharing was asked for: what a file's fixtures share is made once, and both workers have enough to do.
+
+    The first worker takes files that need the system, in order; the others take the rest, then the last ones of the first's. So
+    what waits runs beside what computes for as long as there is both. The names of all that tests make have their worker's pid.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "system" if folder_of(self.config.rootpath / file) in SYSTEM_FOLDERS else file
+        return nodeid.partition("::")[0]
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        first = node is self.nodes[0]
+        preferred = [file for file in self.workqueue if self._needs_system(file) == first]
+        self.workqueue.move_to_end(preferred[0] if preferred else next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
+
+    def _needs_system(self, file: str) -> bool:
+        return folder_of(self.config.rootpath / file) in SYSTEM_FOLDERS
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SystemOnOneWorker:
-    config.option.loadscopereorder = False  # first what comes first, not the file with most tests
-    return SystemOnOneWorker(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedByFile:
+    config.option.loadscopereorder = False  # in our order, not the file with most tests first
+    return SharedByFile(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
