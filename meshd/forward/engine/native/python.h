@@ -7,7 +7,6 @@
 #define Py_LIMITED_API 0x030B0000
 #endif
 #include <Python.h>
-#include <structmember.h>
 
 /* Give back a reference to any of our own objects, or none. */
 #define GIVE_BACK(object) Py_XDECREF((PyObject *)(object))
