@@ -55,8 +55,8 @@ def plant(tree: Path, right: str, wrong: str) -> None:
             id="a lock that is missing in C",
         ),
         pytest.param(
-            (*THREADS, "-k", "at_any_moment and void_flows"),
-            "    void_flows = _held(NativeEngine.void_flows)\n",
+            (*THREADS, "-k", "at_any_moment and peer_counters"),
+            "    peer_counters = _held(NativeEngine.peer_counters)\n",
             "",
             "ThreadSanitizer: data race",
             id="a call that is made without the lock",
