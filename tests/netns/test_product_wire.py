@@ -145,6 +145,7 @@ def stranger(lab: Lab, containers: list[Container]) -> Iterator[Container]:
     lab.switch.ip("link", "set", "pstranger", "master", "br0", "up")
     space.reach(lab.hosts[0].address)
     yield space
+    lab.switch.ip("link", "del", "pstranger")  # with its namespace it would go some time later
     space.remove()
 
 
