@@ -14,7 +14,9 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -34,6 +36,7 @@ T = TypeVar("T")
 MESHD = str(Path(sys.executable).with_name("meshd"))
 TIMEOUT = 40.0  # of one command: far more than any takes, also on a busy machine
 PATIENCE = 20.0  # of `until`; what is measured is asserted apart
+PING_INTERVAL = 0.02  # seconds
 ASIDE = ("waiting for the router to get ready", "can be seen by others")  # told while or before something is refused
 _numbers = itertools.count()
 
@@ -122,10 +125,18 @@ class Space:
         return in_namespace(self.fd, lambda: socket.socket(family, kind, protocol))
 
     def ping(self, address: str, *options: str, count: int = 1) -> bool:
-        """True if every request was answered."""
-        pace = () if "-f" in options else ("-i", "0.02")
-        done = self.run("ping", "-n", *pace, "-c", str(count), "-W", "2", *options, address, check=False)
-        return done.status == 0 and " 0% packet loss" in done.out
+        """True if each of `count` requests was answered; the last one within two seconds.
+
+        By itself ping waits for the last answer only as long as for the slowest before it, or one interval, and calls it lost. With
+        a deadline it goes on asking until it has `count` answers: those to the first `count` requests are wanted.
+        """
+        if "-f" in options:
+            done = self.run("ping", "-n", "-c", str(count), "-W", "2", *options, address, check=False)
+            return done.status == 0 and " 0% packet loss" in done.out
+        deadline = math.ceil(count * PING_INTERVAL) + 2
+        asking = ("ping", "-n", "-i", str(PING_INTERVAL), "-c", str(count), "-w", str(deadline))
+        answered = re.findall(r"icmp_seq=(\d+) (?:ttl|hlim)=", self.run(*asking, *options, address, check=False).out)
+        return {int(number) for number in answered}.issuperset(range(1, count + 1))
 
     def reach(self, address: str, seconds: float = PATIENCE) -> float:
         """Ask until the address answers; how many seconds that took."""

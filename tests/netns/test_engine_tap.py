@@ -72,7 +72,7 @@ def inside(mesh: EngineAlone, host: int, *arguments: str) -> list[str]:
 def test_ping(mesh: EngineAlone) -> None:
     for host, address in ((0, "10.77.1.2"), (1, "10.77.1.1")):
         for size in ("56", "1344"):
-            command = inside(mesh, host, "ping", "-c", "3", "-i", "0.01", "-W", "2", "-s", size, address)
+            command = inside(mesh, host, "ping", "-c", "3", "-i", "0.01", "-w", "3", "-s", size, address)
             subprocess.run(command, check=True, capture_output=True)
 
 
