@@ -14,7 +14,6 @@ import contextlib
 import functools
 import itertools
 import json
-import math
 import os
 import re
 import signal
@@ -118,7 +117,10 @@ class Space:
         return command("ip", "-n", self.name, *arguments)
 
     def run(self, *arguments: str, check: bool = True) -> Done:
-        return execute(["nsenter", f"--net={self.path}", *arguments], check=check)
+        return execute(self.inside(*arguments), check=check)
+
+    def inside(self, *arguments: str) -> list[str]:
+        return ["nsenter", f"--net={self.path}", *arguments]
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket stays in the namespace in which it was made, whatever thread uses it."""
@@ -127,16 +129,34 @@ class Space:
     def ping(self, address: str, *options: str, count: int = 1) -> bool:
         """True if each of `count` requests was answered; the last one within two seconds.
 
-        By itself ping waits for the last answer only as long as for the slowest before it, or one interval, and calls it lost. With
-        a deadline it goes on asking until it has `count` answers: those to the first `count` requests are wanted.
+        By itself ping waits for its last answer only as long as for the slowest before it, or one interval, and calls it lost. So
+        it goes on asking until the first `count` requests are answered.
         """
         if "-f" in options:
             done = self.run("ping", "-n", "-c", str(count), "-W", "2", *options, address, check=False)
             return done.status == 0 and " 0% packet loss" in done.out
-        deadline = math.ceil(count * PING_INTERVAL) + 2
-        asking = ("ping", "-n", "-i", str(PING_INTERVAL), "-c", str(count), "-w", str(deadline))
-        answered = re.findall(r"icmp_seq=(\d+) (?:ttl|hlim)=", self.run(*asking, *options, address, check=False).out)
-        return {int(number) for number in answered}.issuperset(range(1, count + 1))
+        wanted = set(range(1, count + 1))
+        asking = (
+            "ping",
+            "-n",
+            "-i",
+            str(PING_INTERVAL),
+            "-c",
+            str(count + round(2 / PING_INTERVAL)),
+            *options,
+            address,
+        )
+        with subprocess.Popen(
+            self.inside(*asking), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if answer := re.search(r"icmp_seq=(\d+) ttl=", line):
+                    wanted.discard(int(answer[1]))
+                if not wanted:
+                    process.terminate()
+                    break
+        return not wanted
 
     def reach(self, address: str, seconds: float = PATIENCE) -> float:
         """Ask until the address answers; how many seconds that took."""
@@ -206,7 +226,7 @@ class Host(Space):
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Done:
-        words = ["nsenter", f"--net={self.path}", MESHD, *arguments]
+        words = self.inside(MESHD, *arguments)
         folder = folder or self.folder
         variables = {**self.environment, "MESHD_DIR": str(folder), **(environment or {})}
         return execute(words, environment=variables, given=given, check=check)

@@ -41,7 +41,10 @@ def test_questions_are_answered_on_the_host_that_asks(lab: tuple[Lab, list[Conta
 
 
 def kinds(seen: Capture, source: str) -> set[str]:
-    """What a container sent, as far as it matters here: questions to everybody, and pings."""
+    """What a container sent, as far as it matters here: questions to everybody, and pings.
+
+    Whether an address is taken already (from ::, RFC 4862 § 5.4.2) is for everybody to hear, and asked some time after attaching.
+    """
     found = set()
     for frame in seen.frames:
         if frame[6:12].hex(":") != source:
@@ -49,6 +52,8 @@ def kinds(seen: Capture, source: str) -> set[str]:
         match frame[12:14], frame[0] & 1:
             case b"\x08\x06", 1:
                 found.add("ARP question")
+            case b"\x86\xdd", _ if not any(frame[22:38]):
+                pass
             case b"\x08\x00", 0 if (frame[23], frame[34]) == (socket.IPPROTO_ICMP, ECHO):
                 found.add("ping")
             case b"\x86\xdd", 1 if (frame[20], frame[54]) == (socket.IPPROTO_ICMPV6, SOLICITATION):
