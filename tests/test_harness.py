@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.leaks import Snapshot, missing_for_namespaces
+from tests.netns.lab import until
 
 ROOT = Path(__file__).parent.parent
 VARIABLE = "MESHD_HARNESS_TEST"
@@ -66,7 +67,7 @@ def test_leaves():
 
 # The clean-up is over only when a second interrupt has come.
 INTERRUPTED = """
-import os, signal, time
+import os, signal
 from pathlib import Path
 import pytest
 
@@ -86,7 +87,7 @@ def test_waits(cleans_up):
     new.write_text(str(os.getpid()))
     new.rename(new.with_name("began"))
     while True:
-        time.sleep(1)
+        signal.pause()
 """
 
 
@@ -177,9 +178,9 @@ def test_a_process_left_behind_by_whatever_test_fails_the_run(tmp_path: Path) ->
 @pytest.mark.parametrize("whom", ["all, as a terminal does", "the starting process"])
 def test_a_worker_that_is_interrupted_cleans_up_whatever_else_interrupts_it(tmp_path: Path, whom: str) -> None:
     with start_pytest(tmp_path, INTERRUPTED, "-n", "2", ci=False) as process:
-        while not (began := tmp_path / "began").exists():
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
+        began = tmp_path / "began"
+        until(lambda: began.exists() or process.poll() is not None, "the test waits", 60.0)
+        assert process.poll() is None, process.communicate()
         (os.killpg if whom.startswith("all") else os.kill)(process.pid, signal.SIGINT)
         while process.poll() is None and not (tmp_path / "clean").exists():  # two that come at once are one
             time.sleep(0.05)
