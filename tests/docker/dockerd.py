@@ -96,7 +96,7 @@ class Dockerd:
         folder = self._folder
         self._process = subprocess.Popen(
             [
-                *("nsenter", f"--net={self._host.path}", "dockerd"),
+                *self._host.inside("dockerd"),
                 *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
                 *("--pidfile", str(folder / "pid"), "--host", self.address, "--storage-driver", "vfs"),
                 *("--iptables=true", "--bip", "172.31.0.1/24"),

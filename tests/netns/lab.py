@@ -120,6 +120,7 @@ class Space:
         return execute(self.inside(*arguments), check=check)
 
     def inside(self, *arguments: str) -> list[str]:
+        """The words of a command that runs in here, for `subprocess`: nsenter becomes it."""
         return ["nsenter", f"--net={self.path}", *arguments]
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -136,19 +137,9 @@ class Space:
             done = self.run("ping", "-n", "-c", str(count), "-W", "2", *options, address, check=False)
             return done.status == 0 and " 0% packet loss" in done.out
         wanted = set(range(1, count + 1))
-        asking = (
-            "ping",
-            "-n",
-            "-i",
-            str(PING_INTERVAL),
-            "-c",
-            str(count + round(2 / PING_INTERVAL)),
-            *options,
-            address,
-        )
-        with subprocess.Popen(
-            self.inside(*asking), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as process:
+        asked = str(count + round(2 / PING_INTERVAL))
+        words = self.inside("ping", "-n", "-i", str(PING_INTERVAL), "-c", asked, "-W", "0.1", *options, address)
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if answer := re.search(r"icmp_seq=(\d+) ttl=", line):

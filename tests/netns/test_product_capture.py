@@ -46,7 +46,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Mesh
 @contextlib.contextmanager
 def capturing(host: Host, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The verb runs, and the router has begun."""
-    words = ["nsenter", f"--net={host.path}", MESHD, "capture", *arguments]
+    words = host.inside(MESHD, "capture", *arguments)
     environment = {**host.environment, "MESHD_DIR": str(host.folder)}
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as command:
         try:

@@ -235,7 +235,7 @@ def test_verbs_that_only_ask_load_little(pair: Pair, verb: str) -> None:
         "print(*sys.modules, file=sys.stderr); sys.exit(status)"
     )
     run = subprocess.run(
-        ["nsenter", f"--net={pair.first.path}", sys.executable, "-c", code, verb],
+        pair.first.inside(sys.executable, "-c", code, verb),
         env={**pair.first.environment, "MESHD_DIR": str(pair.first.folder)},
         capture_output=True,
         text=True,

@@ -81,7 +81,7 @@ def forged(victim: Host, kind: str) -> bytes:
 
 class Flood:
     def __init__(self, attacker: Space, victim: Host, datagrams: bytes) -> None:
-        words = ["nsenter", f"--net={attacker.path}", sys.executable, "-m", "tests.netns.flooder"]
+        words = attacker.inside(sys.executable, "-m", "tests.netns.flooder")
         words += ["eth0", victim.mac("eth0"), victim.address, str(SECONDS), str(RATE)]
         root = Path(__file__).parent.parent.parent
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=root)

@@ -73,7 +73,7 @@ def cmdline(pid: int) -> bytes:
 def on_terminal(host: Host, *arguments: str) -> str:
     """What a person at a terminal sees."""
     leader, follower = pty.openpty()
-    words = ["nsenter", f"--net={host.path}", MESHD, *arguments]
+    words = host.inside(MESHD, *arguments)
     environment = {**host.environment, "MESHD_DIR": str(host.folder), "TERM": "xterm"}
     shown = b""
     with subprocess.Popen(words, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
@@ -198,7 +198,7 @@ def test_without_root(host: Host) -> None:
     rights = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
     environment = {**host.environment, "MESHD_DIR": str(host.folder)}
     run = subprocess.run(
-        ["nsenter", f"--net={host.path}", *rights, MESHD, "launch"],
+        host.inside(*rights, MESHD, "launch"),
         capture_output=True,
         text=True,
         check=False,
@@ -343,8 +343,8 @@ def test_attach_refuses_what_cannot_be(lab: Lab, host: Host) -> None:
 
 @contextlib.contextmanager
 def sleeping(space: Space) -> Iterator[int]:
-    """A process in the namespace; nsenter becomes it."""
-    with subprocess.Popen(["nsenter", f"--net={space.path}", "sleep", "600"]) as process:
+    """A process in the namespace."""
+    with subprocess.Popen(space.inside("sleep", "600")) as process:
         try:
             until(lambda: process.pid in space.pids(), "it has entered")
             yield process.pid

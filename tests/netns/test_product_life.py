@@ -180,7 +180,7 @@ def test_ends_in_order_under_a_service_manager(tmp_path: Path) -> None:
     with Lab(tmp_path, 1) as lab:
         (host,) = lab.hosts
         meshd = str(Path(sys.executable).with_name("meshd"))
-        words = ["nsenter", f"--net={host.path}", meshd, "launch", "--foreground", "--nickname", "front"]
+        words = host.inside(meshd, "launch", "--foreground", "--nickname", "front")
         environment = {**host.environment, "MESHD_DIR": str(host.folder)}
         process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
         try:

@@ -217,8 +217,7 @@ def flood_for_a_second(sources: tuple[Container, ...], address: str, victim: Hos
     """All that senders can send, and a router that stands still meanwhile for a moment: that is above what any machine carries.
     How many they were."""
     words = (sys.executable, "-I", "-S", str(Path(blast.__file__)), "send", address, str(PORT), "64", "0", "1.0")
-    enter = [("nsenter", f"--net={source.path}") for source in sources]
-    senders = [subprocess.Popen((*inside, *words), stdout=subprocess.PIPE, text=True) for inside in enter]
+    senders = [subprocess.Popen(source.inside(*words), stdout=subprocess.PIPE, text=True) for source in sources]
     time.sleep(FLOOD_FIRST_S)
     os.kill(victim.pid, signal.SIGSTOP)
     time.sleep(STANDSTILL_S)

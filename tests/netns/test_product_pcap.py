@@ -66,7 +66,7 @@ def test_tcp_behind_hop_by_hop_options(lab: Lab) -> None:
 
 def iperf3(client: Container, server: Container, address: str, *options: str) -> float:
     """Mbit/s that arrived. The server answers one client and ends."""
-    with Popen(["nsenter", f"--net={server.path}", "iperf3", "-s", "-1"], stdout=DEVNULL, stderr=DEVNULL) as serving:
+    with Popen(server.inside("iperf3", "-s", "-1"), stdout=DEVNULL, stderr=DEVNULL) as serving:
         try:
             until(lambda: ":5201" in server.run("ss", "-Htln").out, "iperf3 listens")
             done = client.run("iperf3", "-c", address, "-n", "20M", "-J", *options)
