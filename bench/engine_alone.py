@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.contender import CONTAINER_DEVICE, Contender, End
 from bench.topology import Lab
+from meshd.capture.tap import TX_QUEUE_FRAMES
 
 __all__ = ["EngineAlone"]
 
@@ -43,7 +44,7 @@ class EngineAlone(Contender):
 
     def _container(self, number: int) -> End:
         self._appears(number, TAP)
-        self.lab.ip(self.lab.host(number), "link", "set", TAP, "txqueuelen", "1000")
+        self.lab.ip(self.lab.host(number), "link", "set", TAP, "txqueuelen", str(TX_QUEUE_FRAMES))
         end = self._bridged(number, TAP, MTU)
         for space, device in ((self.lab.host(number), "p-c"), (end.space, CONTAINER_DEVICE)):
             self.lab.ip(space, "link", "set", device, "gso_max_size", GSO_MAX_SIZE)
