@@ -82,6 +82,8 @@ class DropReason(enum.IntEnum):
     # pieces of frames (entries of kind 3)
     BAD_FRAGMENT = 54  # overlaps another, comes twice, or makes no entry
     FRAGMENT_LOST = 55  # an entry of which some piece did not come in time
+    # deciding, once more
+    MAC_TAKEN = 56  # captured here, but another host has the container of this MAC: forged, or round a loop
 
 
 class DropCounters:

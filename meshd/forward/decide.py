@@ -62,6 +62,10 @@ class Tables(Protocol):
 
     def frozen(self, segment: SegmentId, mac: Mac) -> bool: ...
 
+    def attached_elsewhere(self, segment: SegmentId, mac: Mac) -> bool:
+        """Whether a reachable other host has it attached, and this one has not."""
+        ...
+
     def claimed_here(self, segment: SegmentId, mac: Mac) -> bool:
         """Whether this host itself has a claim, whoever's holds."""
         ...
@@ -80,6 +84,8 @@ def decide_outbound(segment: SegmentId, source: Mac, destination: Mac, tables: T
     refused = _refuse(segment, source, destination)
     if refused is not None:
         return refused
+    if tables.attached_elsewhere(segment, source):
+        return _drop(DropReason.MAC_TAKEN)  # forged, or it came round a loop
     if tables.frozen(segment, source) and tables.owner(segment, source) not in (None, tables.self_id):
         return _drop(DropReason.MAC_FROZEN)  # two places have it: only the owner's is heard, or a loop would go on
     if is_multicast(destination):
@@ -156,6 +162,9 @@ class TableView:
 
     def frozen(self, segment: SegmentId, mac: Mac) -> bool:
         return self.fdb.is_frozen(segment, mac)
+
+    def attached_elsewhere(self, segment: SegmentId, mac: Mac) -> bool:
+        return self.fdb.attached_elsewhere(segment, mac)
 
     def claimed_here(self, segment: SegmentId, mac: Mac) -> bool:
         return self.fdb.own_claim(segment, mac) is not None

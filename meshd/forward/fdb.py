@@ -1,10 +1,13 @@
 """The MAC table of the mesh: who claims a MAC, which claim holds, and when one of ours has to be raised.
 
 Every host publishes a numbered claim for each MAC that it has, by an attachment or because it saw the MAC in a captured
-frame. The highest number holds; equal numbers: the lower host id. All hosts compute the same owner from the same claims, in
-whatever order these came. When a MAC is captured here while another host's claim holds, it has moved: we publish one number
-higher (RFC 7432 § 15, MAC mobility). Claims of hosts that cannot be reached are hidden, not removed: they count when a number
-is raised, and hold again later.
+frame. Attachments come before what was only seen; then the highest number holds; equal numbers: the lower host id. All hosts
+compute the same owner from the same claims, in whatever order these came. When a MAC is captured here while another host's
+claim holds, it has moved: we publish one number higher (RFC 7432 § 15, MAC mobility). Claims of hosts that cannot be reached
+are hidden, not removed: they count when a number is raised, and hold again later.
+
+What a reachable host has attached does not move by being seen elsewhere (a sticky MAC, § 15.2): its router knows that it is there,
+and such a frame is forged, or came round a loop. The container might not speak for long enough to win its address back.
 
 More than MAX_MOVES moves of a MAC within MOVE_WINDOW and it is *frozen* (RFC 7432 § 15.1): two places really have it. Nobody
 raises a frozen MAC, so the owner stays, and stays the same on every host, since the owner is a function of the claims even
@@ -111,19 +114,23 @@ class FdbEvent:
 
 
 class _Entry:
-    __slots__ = ("claims", "last_seen", "local_seen", "moves", "owner")
+    __slots__ = ("attached", "claims", "last_seen", "local_seen", "moves", "owner")
 
     def __init__(self, now: float) -> None:
         self.claims: dict[tuple[HostId, ClaimKind, str], int] = {}
         self.owner: HostId | None = None
+        self.attached = False  # whether the owner owns it by an attachment
         self.moves: deque[float] = deque(maxlen=MAX_MOVES + 1)
         self.last_seen = now
         self.local_seen = now  # in a frame captured here: what our own learned claim ages by
 
+    def has(self, host: HostId, kind: ClaimKind) -> bool:
+        return any((claim[0], claim[1]) == (host, kind) for claim in self.claims)
+
     def ranked(self) -> list[tuple[HostId, Claim]]:
-        """All claims, best first: number, then host; within one host the attachment before the learned one."""
-        order = sorted((-number, host, kind, label) for (host, kind, label), number in self.claims.items())
-        return [(host, Claim(-negative, kind, label)) for negative, host, kind, label in order]
+        """All claims, best first: attachments, then by number, then by host."""
+        order = sorted((kind, -number, host, label) for (host, kind, label), number in self.claims.items())
+        return [(host, Claim(-negative, kind, label)) for kind, negative, host, label in order]
 
 
 class Fdb:
@@ -162,7 +169,9 @@ class Fdb:
     def set_claim(
         self, host: HostId, segment: SegmentId, mac: Mac, number: int, kind: ClaimKind, label: str, now: float
     ) -> bool:
-        """Note a claim, replacing that host's of this kind and label; True: the owner changed, flows of the MAC are void.
+        """Note a claim, replacing that host's of this kind and label; True: flows of the MAC are void.
+
+        They are when the owner changed, or now has the MAC attached, or no longer.
 
         A claim of another host beyond MAX_CLAIMS is ignored and counted (TABLE_FULL). Raises LocalProtocolError for a number
         that no record can carry.
@@ -188,7 +197,7 @@ class Fdb:
         if not self._elect(entry):
             return False
         entry.last_seen = now
-        if before is not None:
+        if before not in (None, entry.owner):
             self._count_move(key, entry, now)
         return True
 
@@ -202,7 +211,7 @@ class Fdb:
         kind: ClaimKind | None = None,
         label: str | None = None,
     ) -> bool:
-        """Forget this host's claims of the MAC (only those of that kind and label, where told); True: the owner changed."""
+        """Forget this host's claims of the MAC (only those of that kind and label, where told); True: its flows are void."""
         key = MacKey(segment, mac)
         entry = self._entries.get(key)
         if entry is None:
@@ -216,7 +225,7 @@ class Fdb:
         return changed
 
     def drop_host(self, host: HostId) -> list[MacKey]:
-        """Forget all that a host claims; returns the MACs whose owner changed."""
+        """Forget all that a host claims; returns the MACs whose flows are void."""
         changed = []
         for key in sorted(self._by_host.get(host, ())):
             entry = self._entries[key]
@@ -227,7 +236,7 @@ class Fdb:
         return changed
 
     def set_reachable(self, hosts: Iterable[HostId]) -> list[MacKey]:
-        """These hosts, and this one, can be reached; claims of all others are hidden. Returns the MACs whose owner changed."""
+        """These hosts, and this one, can be reached; claims of all others are hidden. Returns the MACs whose flows are void."""
         reachable = frozenset(hosts) | {self._self}
         touched: set[MacKey] = set()
         for host in reachable ^ self._reachable:
@@ -248,6 +257,13 @@ class Fdb:
         ranked = entry.ranked() if entry is not None else []
         return next((claim for host, claim in ranked if host == self._self), None)
 
+    def attached_elsewhere(self, segment: SegmentId, mac: Mac) -> bool:
+        """Whether a reachable other host has it attached, and this one has not: then it cannot be here."""
+        entry = self._entries.get(MacKey(segment, mac))
+        if entry is None or not entry.attached or entry.owner == self._self:
+            return False
+        return not entry.has(self._self, ClaimKind.ATTACHMENT)
+
     def is_frozen(self, segment: SegmentId, mac: Mac) -> bool:
         """Frozen and not yet thawed (`thaw`)."""
         return MacKey(segment, mac) in self._frozen
@@ -265,9 +281,9 @@ class Fdb:
     def local_sight(self, segment: SegmentId, mac: Mac, now: float) -> int | None:
         """A frame with this source was captured here. Returns the number that our claim must get, None: nothing to publish.
 
-        Nothing: our claim is the best (hidden ones included: a MAC that left a dead host must not go back to it), the MAC is
-        frozen, the number cannot grow, or it is new and over LEARN_RATE or MAX_LEARNED (TABLE_FULL); the next frame asks
-        again.
+        The claim is that of our attachment, where we have one, else a learned one. Nothing: ours is the best of its kind (hidden
+        ones included: a MAC that left a dead host must not go back to it), the MAC is attached elsewhere or frozen, the number
+        cannot grow, or it is new and over LEARN_RATE or MAX_LEARNED (TABLE_FULL); the next frame asks again.
         """
         if is_multicast(mac) or not any(mac):
             return None  # no station's address
@@ -276,11 +292,15 @@ class Fdb:
         if entry is None or not entry.claims:
             return 1 if self._may_learn(now) else None
         entry.last_seen = entry.local_seen = now
-        host, best = entry.ranked()[0]
-        if host == self._self or best.number >= MAX_NUMBER or key in self._frozen:
+        if key in self._frozen or self.attached_elsewhere(segment, mac):
             return None
-        ours = any(other == self._self for other, _, _ in entry.claims)
-        return best.number + 1 if ours or self._may_learn(now) else None
+        kind = ClaimKind.ATTACHMENT if entry.has(self._self, ClaimKind.ATTACHMENT) else ClaimKind.LEARNED
+        rivals = [(host, claim.number) for host, claim in entry.ranked() if claim.kind is kind]
+        host, number = rivals[0] if rivals else (None, 0)
+        if host == self._self or number >= MAX_NUMBER:
+            return None
+        ours = any(other == self._self for other, _ in rivals)
+        return number + 1 if ours or self._may_learn(now) else None
 
     def touch(self, segment: SegmentId, mac: Mac, now: float, *, local: bool) -> None:
         """A flow with this source is in use; `local`: its frames are captured here, which keeps a learned MAC young."""
@@ -346,13 +366,14 @@ class Fdb:
     # inside
 
     def _elect(self, entry: _Entry) -> bool:
-        """Compute the owner anew; True if it changed."""
-        before = entry.owner
+        """Compute the owner anew; True if it changed, or has it in another way than before."""
+        before = entry.owner, entry.attached
         best = min(
-            ((-number, host) for (host, _, _), number in entry.claims.items() if host in self._reachable), default=None
+            ((kind, -number, host) for (host, kind, _), number in entry.claims.items() if host in self._reachable),
+            default=None,
         )
-        entry.owner = None if best is None else best[1]
-        return entry.owner != before
+        entry.owner, entry.attached = (None, False) if best is None else (best[2], best[0] is ClaimKind.ATTACHMENT)
+        return (entry.owner, entry.attached) != before
 
     def _remove(self, key: MacKey, entry: _Entry, claim: tuple[HostId, ClaimKind, str]) -> None:
         host, kind, _ = claim

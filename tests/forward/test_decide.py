@@ -40,6 +40,7 @@ FROZEN_OURS = mac("02:00:00:00:00:05")
 LOST = mac("02:00:00:00:00:06")  # the peer's, with a lost claim of ours
 LOST_TO_THIRD = mac("02:00:00:00:00:07")
 FROZEN_NOBODYS = mac("02:00:00:00:00:08")
+ATTACHED = mac("02:00:00:00:00:09")  # of the peer's container
 UNKNOWN = mac("02:00:00:00:00:99")
 ZERO = mac("00:00:00:00:00:00")
 MULTICAST = mac("01:00:5e:00:00:fb")
@@ -64,11 +65,13 @@ class Memory:
             THIRDS: THIRD,
             FROZEN: PEER,
             FROZEN_OURS: US,
+            ATTACHED: PEER,
             LOST: PEER,
             LOST_TO_THIRD: THIRD,
         }
     )
     frozen_macs: frozenset[Mac] = frozenset({FROZEN, FROZEN_OURS, FROZEN_NOBODYS})
+    attached: frozenset[Mac] = frozenset({ATTACHED})
     ours: frozenset[Mac] = frozenset({OURS, FROZEN_OURS, LOST, LOST_TO_THIRD})
     slots: dict[HostId, SlotId] = field(default_factory=lambda: {PEER: PEER_SLOT, THIRD: THIRD_SLOT})
     tokens: bool = True
@@ -78,6 +81,9 @@ class Memory:
 
     def frozen(self, segment: SegmentId, mac: Mac) -> bool:
         return mac in self.frozen_macs
+
+    def attached_elsewhere(self, segment: SegmentId, mac: Mac) -> bool:
+        return mac in self.attached
 
     def claimed_here(self, segment: SegmentId, mac: Mac) -> bool:
         return mac in self.ours
@@ -117,6 +123,8 @@ OUTBOUND: list[tuple[str, Mac, Mac, Verdict]] = [
     ("LLDP", OURS, LLDP, drop(DropReason.LINK_LOCAL_CONTROL)),
     ("the last of the block", OURS, LAST_CONTROL, drop(DropReason.LINK_LOCAL_CONTROL)),
     ("after the block", OURS, GARP, Verdict(FLOOD)),
+    ("source that the peer has attached", ATTACHED, THIRDS, drop(DropReason.MAC_TAKEN)),
+    ("source that the peer has attached, broadcast", ATTACHED, BROADCAST_MAC, drop(DropReason.MAC_TAKEN)),
     ("frozen source that is the peer's", FROZEN, THIRDS, drop(DropReason.MAC_FROZEN)),
     ("frozen source, broadcast", FROZEN, BROADCAST_MAC, drop(DropReason.MAC_FROZEN)),
     ("frozen source that is ours", FROZEN_OURS, THIRDS, Verdict(THIRD_SLOT)),
@@ -125,6 +133,7 @@ OUTBOUND: list[tuple[str, Mac, Mac, Verdict]] = [
 
 INBOUND: list[tuple[str, Mac, Mac, Verdict]] = [
     ("for us", PEERS, OURS, Verdict(LOCAL)),
+    ("for us, source that the peer has attached", ATTACHED, OURS, Verdict(LOCAL)),
     ("for us, source of a third host", THIRDS, OURS, Verdict(LOCAL)),
     ("for us, source is ours", OURS, FROZEN_OURS, Verdict(LOCAL)),
     ("for us, source unknown", UNKNOWN, OURS, Verdict(LOCAL)),
@@ -232,7 +241,7 @@ def view() -> TableView:
 def test_real_tables(view: TableView) -> None:
     assert decide_outbound(SEG, OURS, PEERS, view) == Verdict(view.slots.slot(PEER))
     assert decide_inbound(PEER, SEG, PEERS, OURS, view) == Verdict(LOCAL)
-    view.fdb.set_claim(PEER, SEG, OURS, 2, ClaimKind.LEARNED, "", 1)
+    view.fdb.set_claim(PEER, SEG, OURS, 2, ClaimKind.ATTACHMENT, "", 1)
     assert decide_inbound(PEER, SEG, PEERS, OURS, view) == Verdict(LOCAL)  # lost, and said to be here: deliver
     view.fdb.drop_claim(US, SEG, OURS, 2)
     assert decide_inbound(PEER, SEG, PEERS, OURS, view) == drop(DropReason.FORWARD_LOOP)
@@ -247,10 +256,17 @@ def test_real_budget_is_spent_by_the_caller_only(view: TableView) -> None:
         assert spends(decide_outbound(SEG, OURS, UNKNOWN, view))
         view.budget.take(None, SEG, OURS, view.now)
     assert decide_outbound(SEG, OURS, UNKNOWN, view) == drop(DropReason.UNKNOWN_LIMITED, cached=False)
-    assert spends(decide_outbound(SEG, PEERS, UNKNOWN, view))  # another source
+    assert spends(decide_outbound(SEG, THIRDS, UNKNOWN, view))  # another source
     assert spends(decide_inbound(PEER, SEG, OURS, UNKNOWN, view))  # the same, heard from a peer
     later = TableView(US, view.fdb, view.slots, view.budget, 1.0)
     assert spends(decide_outbound(SEG, OURS, UNKNOWN, later))
+
+
+def test_real_attachment_elsewhere(view: TableView) -> None:
+    view.fdb.set_claim(PEER, SEG, ATTACHED, 1, ClaimKind.ATTACHMENT, "web", 0)
+    assert decide_outbound(SEG, ATTACHED, PEERS, view) == drop(DropReason.MAC_TAKEN)
+    view.fdb.set_claim(US, SEG, ATTACHED, 1, ClaimKind.ATTACHMENT, "ours too", 0)  # two have it: both are heard
+    assert decide_outbound(SEG, ATTACHED, PEERS, view).slot == view.slots.slot(PEER)
 
 
 def test_real_freeze(view: TableView) -> None:

@@ -66,14 +66,55 @@ def test_unknown_mac(fdb: Fdb) -> None:
     assert fdb.drop_host(B) == []
 
 
-def test_highest_number_wins_whatever_its_kind(fdb: Fdb) -> None:
-    assert fdb.set_claim(B, SEG, MAC, 1, ATT, "web", 0)
-    assert not fdb.set_claim(C, SEG, MAC, 1, LEARNED, "", 1)
+@pytest.mark.parametrize("kind", ClaimKind)
+def test_highest_number_wins(fdb: Fdb, kind: ClaimKind) -> None:
+    assert fdb.set_claim(B, SEG, MAC, 1, kind, "web", 0)
+    assert not fdb.set_claim(C, SEG, MAC, 1, kind, "", 1)
     assert fdb.lookup(SEG, MAC) == B  # equal: lower id
-    assert fdb.set_claim(C, SEG, MAC, 2, LEARNED, "", 2)
+    assert fdb.set_claim(C, SEG, MAC, 2, kind, "", 2)
     assert fdb.lookup(SEG, MAC) == C
-    assert fdb.set_claim(C, SEG, MAC, 0, LEARNED, "", 3)  # an origin's latest word counts, also a lower one
+    assert fdb.set_claim(C, SEG, MAC, 0, kind, "", 3)  # an origin's latest word counts, also a lower one
     assert fdb.lookup(SEG, MAC) == B
+
+
+def test_what_is_attached_does_not_move_by_being_seen_elsewhere(fdb: Fdb) -> None:
+    assert fdb.set_claim(B, SEG, MAC, 1, ATT, "web", 0)
+    assert fdb.attached_elsewhere(SEG, MAC)
+    assert not sight(fdb, A, MAC, 1)
+    assert not fdb.set_claim(C, SEG, MAC, 9, LEARNED, "", 2)  # of an older version
+    assert fdb.lookup(SEG, MAC) == B
+    fdb.set_reachable([C])  # hidden: it may have gone there
+    assert fdb.lookup(SEG, MAC) == C
+    assert not fdb.attached_elsewhere(SEG, MAC)
+    assert sight(fdb, A, MAC, 3)
+    assert fdb.lookup(SEG, MAC) == A
+    assert not sight(fdb, A, MAC, 4)  # once is enough
+    fdb.set_reachable([B, C])
+    assert fdb.lookup(SEG, MAC) == B
+
+
+def test_an_attachment_of_our_own_is_raised_where_another_has_one(fdb: Fdb) -> None:
+    fdb.set_claim(B, SEG, MAC, 5, ATT, "web", 0)
+    fdb.set_claim(A, SEG, MAC, 1, ATT, "db", 0)
+    assert not fdb.attached_elsewhere(SEG, MAC)
+    assert fdb.local_sight(SEG, MAC, 1) == 6
+
+
+def test_an_attachment_takes_the_mac_from_who_has_only_seen_it(fdb: Fdb) -> None:
+    fdb.set_claim(B, SEG, MAC, 7, LEARNED, "", 0)
+    assert fdb.set_claim(A, SEG, MAC, 1, ATT, "web", 1)
+    assert fdb.lookup(SEG, MAC) == A
+    assert fdb.local_sight(SEG, MAC, 2) is None
+
+
+def test_flows_are_void_when_an_owner_attaches_what_it_had_only_seen(fdb: Fdb) -> None:
+    fdb.set_claim(B, SEG, MAC, 1, LEARNED, "", 0)
+    assert not fdb.attached_elsewhere(SEG, MAC)
+    for number in range(2 * MAX_MOVES):
+        assert fdb.set_claim(B, SEG, MAC, 2, ATT, "web", number)
+        assert fdb.attached_elsewhere(SEG, MAC)
+        assert fdb.drop_claim(B, SEG, MAC, number, kind=ATT)
+    assert not fdb.is_frozen(SEG, MAC)  # it did not move
 
 
 def test_segments_are_apart(fdb: Fdb) -> None:
@@ -89,7 +130,7 @@ def test_two_attachments_of_one_host_come_and_go_in_any_order(fdb: Fdb) -> None:
     fdb.set_claim(B, SEG, MAC, 1, LEARNED, "", 0)
     assert not fdb.drop_claim(B, SEG, MAC, 1, kind=ATT, label="old")
     assert [view.label for view in fdb.views()] == ["new"]
-    assert not fdb.drop_claim(B, SEG, MAC, 1, kind=ATT)
+    assert fdb.drop_claim(B, SEG, MAC, 1, kind=ATT)  # nobody owns it by an attachment any more
     assert [view.kind for view in fdb.views()] == [LEARNED]
     assert fdb.drop_claim(B, SEG, MAC, 1)
     assert (len(fdb), fdb.views()) == (0, [])
@@ -146,8 +187,8 @@ def test_local_sight_of_a_new_mac_and_again(fdb: Fdb) -> None:
 
 
 def test_local_sight_of_a_mac_claimed_elsewhere(fdb: Fdb) -> None:
-    fdb.set_claim(B, SEG, MAC, 7, ATT, "web", 0)
-    fdb.set_claim(C, SEG, MAC, 9, ATT, "web", 0)
+    fdb.set_claim(B, SEG, MAC, 7, LEARNED, "", 0)
+    fdb.set_claim(C, SEG, MAC, 9, LEARNED, "", 0)
     assert fdb.local_sight(SEG, MAC, 1) == 10
 
 
@@ -305,7 +346,7 @@ def test_learning_is_capped(fdb: Fdb) -> None:
 
 def test_learning_a_mac_of_another_host_is_limited_too(fdb: Fdb) -> None:
     for n in range(200):
-        fdb.set_claim(B, SEG, mac(n), 1, ATT, "", 0)
+        fdb.set_claim(B, SEG, mac(n), 1, LEARNED, "", 0)
     assert sum(sight(fdb, A, mac(n), 0.0) for n in range(200)) == LEARN_RATE
 
 
@@ -335,12 +376,12 @@ def test_an_overtaken_learned_claim_is_withdrawn_an_attachment_stays(fdb: Fdb) -
     sight(fdb, A, MAC, 0.0)
     fdb.set_claim(A, SEG, OTHER, 1, ATT, "web", 0)
     fdb.set_claim(B, SEG, MAC, 2, LEARNED, "", 1)
-    fdb.set_claim(B, SEG, OTHER, 2, LEARNED, "", 1)
+    fdb.set_claim(B, SEG, OTHER, 2, ATT, "db", 1)
     assert [c.mac for c in fdb.conflicts()] == [OTHER]
     assert fdb.expire_learned(1.0) == [KEY]
     assert fdb.own_claim(SEG, MAC) is None
     assert fdb.own_claim(SEG, OTHER) is not None
-    assert fdb.conflicts()[0].claims == ((B, Claim(2, LEARNED, "")), (A, Claim(1, ATT, "web")))
+    assert fdb.conflicts()[0].claims == ((B, Claim(2, ATT, "db")), (A, Claim(1, ATT, "web")))
 
 
 def test_a_table_full_of_others_still_takes_our_own(fdb: Fdb, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,13 +457,13 @@ class Oracle:
             case Reach(hosts):
                 self.reachable = hosts | {A}
 
-    def owners(self) -> dict[MacKey, HostId]:
-        best: dict[MacKey, tuple[int, HostId]] = {}
+    def owners(self) -> dict[MacKey, tuple[HostId, ClaimKind]]:
+        best: dict[MacKey, tuple[ClaimKind, int, HostId]] = {}
         for claim, number in self.claims.items():
             if claim.host in self.reachable:
-                key, rank = MacKey(SEG, claim.mac), (-number, claim.host)
+                key, rank = MacKey(SEG, claim.mac), (claim.kind, -number, claim.host)
                 best[key] = min(best.get(key, rank), rank)
-        return {key: host for key, (_, host) in best.items()}
+        return {key: (host, kind) for key, (kind, _, host) in best.items()}
 
 
 def apply(table: Fdb, operation: Set | Drop | Forget | Reach) -> set[MacKey]:
@@ -447,7 +488,7 @@ def test_against_an_oracle(operations: list[Set | Drop | Forget | Reach]) -> Non
         after = oracle.owners()
         changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
         assert apply(table, operation) == changed
-        assert {MacKey(view.segment, view.mac): view.owner for view in table.views()} == after
+        assert {MacKey(view.segment, view.mac): (view.owner, view.kind) for view in table.views()} == after
         assert len(table) == len({claim.mac for claim in oracle.claims})
 
 

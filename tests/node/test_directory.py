@@ -181,10 +181,12 @@ def test_attachments_of_one_host_with_the_same_mac_are_kept_apart(bench: Bench) 
 def test_learned_and_attached_claims_of_one_mac(bench: Bench) -> None:
     learned = LearnedValue(mac=MAC, segment=ZERO, claim=3)
     assert bench.put(B, learned) == Applied(owners=(MAC,))
-    assert bench.put(A, attached(MAC, claim=4)) == Applied(owners=(MAC,))
+    assert bench.put(A, attached(MAC, claim=1)) == Applied(owners=(MAC,))
     assert bench.directory.fdb.lookup(ZERO, MAC) == A
     assert bench.delete(B, learned) == Applied()
-    bench.put(B, LearnedValue(mac=MAC, segment=ZERO, claim=5))
+    assert bench.put(B, LearnedValue(mac=MAC, segment=ZERO, claim=5)) == Applied()
+    assert bench.directory.fdb.lookup(ZERO, MAC) == A
+    assert bench.delete(A, attached(MAC, claim=1)).owners == (MAC,)
     assert bench.directory.fdb.lookup(ZERO, MAC) == B
     assert bench.put_raw(B, learned_key(MAC), None).owners == (MAC,)
 

@@ -193,7 +193,7 @@ def test_a_mac_that_moved_here_is_claimed_higher(node: Node) -> None:
 
 def test_an_attached_mac_that_is_seen_raises_its_attachment(node: Node) -> None:
     node.own.attach("box", "web", MAC, ("10.1.0.1/24",), 1.0)
-    node.directory.fdb.set_claim(FAR, ZERO, MAC, 7, ClaimKind.LEARNED, "", 2.0)
+    node.directory.fdb.set_claim(FAR, ZERO, MAC, 7, ClaimKind.ATTACHMENT, "twin", 2.0)
     assert node.directory.fdb.lookup(ZERO, MAC) == FAR
     assert set(node.own.captured(ZERO, MAC, 3.0)) == {MAC}
     assert node.directory.fdb.lookup(ZERO, MAC) == node.host_id

@@ -8,7 +8,7 @@ from meshd.crypto.wire import MessageType
 from meshd.drops import DropReason
 from meshd.forward.path import PathState
 from meshd.ids import Endpoint
-from meshd.testing.host import SimHost
+from meshd.testing.host import FRAME_TYPE, SimHost
 from meshd.testing.network import LinkConditions
 from tests.sim.meshes import BROADCAST, SEGMENT, Mesh
 
@@ -387,6 +387,25 @@ def test_one_mac_live_on_two_hosts_freezes_with_one_winner_everywhere(seed: int)
         assert list(state.values()).count("frozen") == 1
     loser = other if one.host_id in owners else one
     assert loser.engine.drops[DropReason.MAC_FROZEN] > 0
+    mesh.assert_sane()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_forged_source_takes_nothing_from_a_silent_container(seed: int) -> None:
+    """It never speaks, so nothing would put right what one forged frame did."""
+    mesh = meshed(seed)
+    one, other = claimants(mesh)
+    silent, forger = one.attach("silent"), other.attach("forger")
+    mesh.wait(mesh.owners_right, 1.0)
+    for destination in (BROADCAST, mesh.boxes[0].mac, silent.mac):
+        other.from_container(forger, destination + silent.mac + FRAME_TYPE + mesh.payload())
+        mesh.run(1.0)
+    assert mesh.owners_right()
+    assert other.engine.drops[DropReason.MAC_TAKEN] == 3
+    sent = mesh.payload()
+    mesh.boxes[0].send(silent.mac, sent)
+    mesh.run(0.5)
+    assert silent.payloads() == [sent]
     mesh.assert_sane()
 
 
