@@ -26,13 +26,15 @@ __all__ = [
     "enslave",
     "ensure_bridge",
     "open_port",
+    "pin",
     "port_behind",
     "remove_bridge",
 ]
 
 MADE_BY_MESHD = "meshd"  # marks the bridge as ours, for `reset` and for a router that starts again
 _OTHER_NAME = "remove it, or give another name with --bridge"
-_NUD_PERMANENT = 0x80  # the ports' own addresses, not learned ones
+_NUD_PERMANENT, _NUD_NOARP = 0x80, 0x40  # a port's own address; one that does not age (linux/neighbour.h)
+_NTF_MASTER, _NTF_STICKY = 0x04, 0x40
 
 
 def check_bridge(ipr: IPRoute, name: str) -> Link | None:
@@ -83,6 +85,15 @@ def enslave(ipr: IPRoute, ifname: str, bridge: str) -> None:
     port, master = require_link(ipr, ifname), require_link(ipr, bridge)
     if port.master != master.index:
         ipr.link("set", index=port.index, master=master.index)
+
+
+def pin(ipr: IPRoute, ifname: str, mac: Mac) -> None:
+    """This MAC is behind this port, and stays there until the port goes, whatever others send. Raises OSError.
+
+    Else a neighbour that forges it, or a loop, would take what is meant for it until its container speaks again.
+    """
+    index = require_link(ipr, ifname).index
+    ipr.fdb("replace", ifindex=index, lladdr=format_mac(mac), state=_NUD_NOARP, flags=_NTF_MASTER | _NTF_STICKY)
 
 
 def block_port(ipr: IPRoute, ifname: str) -> None:

@@ -4,7 +4,8 @@
     container: mesh0  ── stable MAC, MTU, gso_max_size, addresses, quick neighbour detection
 
 The host end's name follows from the namespace and the bridge, so whatever is there tells by itself if it is ours: the two ends
-name each other. Plugging twice is plugging once; a plug that fails leaves nothing behind. `gso_max_size` bounds the super-frames
+name each other. Its alias says for which bridge it is, and which MAC the bridge is to know behind it: what a bridge that is made
+anew needs. Plugging twice is plugging once; a plug that fails leaves nothing behind. `gso_max_size` bounds the super-frames
 so that one fits one sealed send.
 """
 
@@ -28,7 +29,7 @@ from meshd.capture.addresses import (
     take_addresses,
 )
 from meshd.capture.announce import announcements, send_frames
-from meshd.capture.bridge import enslave
+from meshd.capture.bridge import enslave, pin
 from meshd.capture.links import (
     BRIDGE_FORWARDING,
     Link,
@@ -42,7 +43,7 @@ from meshd.capture.links import (
 from meshd.capture.netns import Inode, in_namespace, run_in_namespace
 from meshd.capture.sysctl import disable_ipv6, write_sysctl
 from meshd.errors import UserError
-from meshd.ids import Mac, format_mac
+from meshd.ids import Mac, format_mac, parse_mac
 
 __all__ = [
     "Plug",
@@ -50,6 +51,7 @@ __all__ = [
     "host_ends",
     "host_ifname",
     "plug",
+    "rejoin",
     "remove_addresses",
     "stable_mac",
     "unplug",
@@ -114,7 +116,7 @@ def plug(ipr: IPRoute, namespace_fd: int, want: Plug, guard: Callable[[Mac], Non
         try:
             if guard is not None:
                 guard(mac)
-            _connect_host_end(ipr, want)
+            _connect_host_end(ipr, want, mac)
             added = run_in_namespace(
                 namespace_fd, lambda inner: _configure(inner, want, addresses, new=present is None)
             )
@@ -139,7 +141,17 @@ def unplug(ipr: IPRoute, host_end: str) -> bool:
 
 def host_ends(ipr: IPRoute, bridge: str) -> list[str]:
     """The host ends that we made for this bridge, also those that were taken out of it."""
-    return [link.name for link in all_links(ipr) if link.kind == "veth" and link.alias == _alias(bridge)]
+    return [link.name for link in _host_ends(ipr, bridge)]
+
+
+def rejoin(ipr: IPRoute, bridge: str) -> None:
+    """Make them ports of the bridge again, for one that was made anew. Raises OSError."""
+    for link in _host_ends(ipr, bridge):
+        _join(ipr, link.name, bridge, parse_mac(link.alias.split()[2]))
+
+
+def _host_ends(ipr: IPRoute, bridge: str) -> list[Link]:
+    return [link for link in all_links(ipr) if link.kind == "veth" and link.alias.startswith(f"meshd {bridge} ")]
 
 
 def remove_addresses(namespace_fd: int, ifname: str, texts: Sequence[str]) -> tuple[str, ...]:
@@ -208,17 +220,18 @@ def _host_end_mac(mac: Mac) -> Mac:
     return Mac(bytes([0xFE if mac[0] != 0xFE else 0xFA]) + mac[1:])
 
 
-def _alias(bridge: str) -> str:
-    return f"meshd {bridge}"
-
-
-def _connect_host_end(ipr: IPRoute, want: Plug) -> None:
+def _connect_host_end(ipr: IPRoute, want: Plug, mac: Mac) -> None:
     index = require_link(ipr, want.host_ifname).index
     disable_ipv6(want.host_ifname)
-    mtu = want.host_mtu or want.mtu
-    ipr.link("set", index=index, ifalias=_alias(want.bridge), mtu=mtu, gso_max_size=want.gso_max_size)
-    enslave(ipr, want.host_ifname, want.bridge)
+    alias = f"meshd {want.bridge} {format_mac(mac)}"
+    ipr.link("set", index=index, ifalias=alias, mtu=want.host_mtu or want.mtu, gso_max_size=want.gso_max_size)
+    _join(ipr, want.host_ifname, want.bridge, mac)
     ipr.link("set", index=index, state="up")
+
+
+def _join(ipr: IPRoute, host_end: str, bridge: str, mac: Mac) -> None:
+    enslave(ipr, host_end, bridge)
+    pin(ipr, host_end, mac)
 
 
 def _configure(inner: IPRoute, want: Plug, addresses: Sequence[Address], *, new: bool) -> tuple[Address, ...]:

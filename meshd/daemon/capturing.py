@@ -23,7 +23,7 @@ from meshd.capture.interface import look_at_interface
 from meshd.capture.links import find_link
 from meshd.capture.pcap import Offload, PcapPort, open_pcap, underlay_filter
 from meshd.capture.tap import TapDevice, open_tap, prepare_tap, tap_tx_dropped
-from meshd.capture.veth import host_ends
+from meshd.capture.veth import rejoin
 from meshd.config import LaunchOptions
 from meshd.daemon.preflight import tap_name
 from meshd.drops import DropCounters, DropReason
@@ -118,8 +118,7 @@ class TapCapturing:
 
     def mend(self, ipr: IPRoute) -> bool:
         ensure_bridge(ipr, self.bridge, self._mac, self._mtu)
-        for end in host_ends(ipr, self.bridge):
-            enslave(ipr, end, self.bridge)
+        rejoin(ipr, self.bridge)
         self._allow_forwarding()
         if find_link(ipr, self._name) is None:
             return False
@@ -179,10 +178,8 @@ class PcapCapturing:
         self.reopen(ipr)
 
     def mend(self, ipr: IPRoute) -> bool:
-        if self.bridge:
-            for end in host_ends(ipr, self.bridge):
-                if find_link(ipr, self.bridge) is not None:
-                    enslave(ipr, end, self.bridge)
+        if self.bridge and find_link(ipr, self.bridge) is not None:
+            rejoin(ipr, self.bridge)
         return self.port is not None and self.port.there
 
     def reopen(self, ipr: IPRoute) -> PcapPort:

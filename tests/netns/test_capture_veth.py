@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from meshd.capture.addresses import interface_addresses
-from meshd.capture.bridge import ensure_bridge
+from meshd.capture.announce import send_frames
+from meshd.capture.bridge import bridge_fdb, ensure_bridge
 from meshd.capture.links import Link, require_link
 from meshd.capture.veth import (
     Plug,
@@ -18,13 +19,15 @@ from meshd.capture.veth import (
     host_ends,
     host_ifname,
     plug,
+    rejoin,
     remove_addresses,
     stable_mac,
     unplug,
 )
 from meshd.errors import UserError
-from meshd.ids import format_mac, parse_mac
+from meshd.ids import Mac, format_mac, parse_mac
 from tests.netns.capture_helpers import Space, spaces
+from tests.netns.lab import until
 
 SEED = b"seed of this mesh"
 BRIDGE_MAC = parse_mac("06:00:00:00:00:99")
@@ -142,6 +145,44 @@ def test_again_after_the_bridge_was_made_anew(world: World) -> None:
     world.plug(world.one)
     world.plug(world.two)
     assert world.one.pings("10.2.1.2")
+
+
+def learned(world: World) -> dict[Mac, str]:
+    return world.host.netlink(lambda ipr: bridge_fdb(ipr, "meshd"))
+
+
+def forge(space: Space, mac: Mac) -> None:
+    space.run(lambda: send_frames("mesh0", [b"\xff" * 6 + mac + b"\x88\xb5" + bytes(46)]))
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["as plugged", "on a bridge made anew"])
+def test_a_neighbour_does_not_take_its_mac_from_it(world: World, anew: bool) -> None:
+    mac = world.plug(world.one).mac
+    world.plug(world.two)
+    end = host_ifname(world.one.inode, "meshd")
+    if anew:
+        world.host.command("ip", "link", "del", "meshd")
+        world.host.netlink(lambda ipr: ensure_bridge(ipr, "meshd", BRIDGE_MAC, 1372))
+        world.host.netlink(lambda ipr: rejoin(ipr, "meshd"))
+    free = parse_mac("02:00:00:00:77:01")
+
+    def forged() -> bool:
+        for source in (mac, free):
+            forge(world.two, source)
+        return learned(world).get(free) == host_ifname(world.two.inode, "meshd")
+
+    until(forged, "the bridge forwards and learns")
+    assert learned(world)[mac] == end
+    world.host.command("ip", "link", "set", end, "down")  # as for a loop behind it
+    assert learned(world)[mac] == end
+
+
+def test_an_interface_that_changed_its_mac_is_pinned_by_the_next_plug(world: World) -> None:
+    world.plug(world.one)
+    own = parse_mac("02:00:00:00:77:01")
+    world.one.command("ip", "link", "set", "mesh0", "address", format_mac(own))
+    world.plug(world.one)
+    assert learned(world)[own] == host_ifname(world.one.inode, "meshd")
 
 
 def test_interface_of_another_is_refused_and_stays(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -82,5 +83,8 @@ def test_a_loop_beside_the_mesh_is_cut(lab: tuple[Lab, list[Container]]) -> None
     blocked = [host for host in (first, second) if notices(host)]
     end = ends[0] if blocked[0] is first else ends[1]
     assert "state DOWN" in blocked[0].ip("link", "show", end)
-    # What was seen on the wrong side meanwhile is put right by the next frame from the right one.
     until(lambda: two.ping(ONE) and one.ping(TWO), "both reach each other again")
+    for host in (first, second):  # what came round moved neither of them
+        rows = json.loads(host.meshd("status", "macs", "--json").out)
+        where_it_is = {row["Mac"]: (row["NickName"], row["State"]) for row in rows}
+        assert (where_it_is[one.mac()], where_it_is[two.mac()]) == (("host1", ""), ("host2", ""))
