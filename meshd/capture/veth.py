@@ -93,9 +93,9 @@ def host_ifname(namespace: Inode, bridge: str) -> str:
     return "mv" + hashlib.blake2s(f"{namespace}/{bridge}".encode(), digest_size=5).hexdigest()
 
 
-def stable_mac(mesh_seed: bytes, container_id: str) -> Mac:
-    """The same container gets the same MAC after a restart: locally administered, unicast, different in another mesh."""
-    key = hashlib.blake2s(mesh_seed).digest()
+def stable_mac(seed: bytes, container_id: str) -> Mac:
+    """The same container gets the same MAC after a restart: locally administered, unicast, different with another seed."""
+    key = hashlib.blake2s(seed).digest()
     digest = hashlib.blake2s(container_id.encode(), key=key, digest_size=6, person=b"meshdmac").digest()
     return Mac(bytes([digest[0] & ~_GROUP & 0xFF | _LOCAL]) + digest[1:])
 

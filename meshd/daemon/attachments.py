@@ -65,7 +65,7 @@ class Attachments:
         remember: Callable[[Callable[[State], None]], Awaitable[None]],
         bridge: str,
         mtu: int,
-        mesh_seed: bytes,
+        mac_seed: bytes,
         host_mtu: int = 0,
     ) -> None:
         self._directory = directory
@@ -76,7 +76,7 @@ class Attachments:
         self._bridge = bridge
         self._mtu = mtu
         self._host_mtu = host_mtu
-        self._seed = mesh_seed
+        self._mac_seed = mac_seed
         self._by_namespace: dict[Inode, Attachment] = {}
         self._wanted: dict[str, WantedAttachment] = {}
         self._removed: set[str] = set()  # containers that are gone while others still use their namespace
@@ -121,7 +121,7 @@ class Attachments:
             name=target.name,
             ifname=request.ifname,
             host_end=host_ifname(inode, self._bridge),
-            mac=mac or stable_mac(self._seed, target.full_id),
+            mac=mac or stable_mac(self._mac_seed, target.full_id),
             addresses=(),
         )
         self._refuse_taken(request.addresses, wanted.id)

@@ -220,7 +220,7 @@ class Router:
             remember=self._writer.run,
             bridge=self._devices.capturing.bridge,
             mtu=self._underlay.interface_mtu,
-            mesh_seed=key.mesh_id,
+            mac_seed=key.mesh_id + self._node.host_id,  # `netns:web` may be on several hosts
             host_mtu=self._devices.capturing.host_mtu,
         )
         ends = await self._netlink.run(lambda ipr: host_ends(ipr, self._devices.capturing.bridge))

@@ -76,7 +76,7 @@ class World:
             remember=self.remember,
             bridge="meshd",
             mtu=1372,
-            mesh_seed=SEED,
+            mac_seed=SEED,
         )
 
     def container(self, name: str, namespace: int, runs: bool = True, id: str = "") -> Container:

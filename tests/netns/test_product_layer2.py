@@ -41,6 +41,15 @@ def test_questions_are_answered_on_the_host_that_asks(lab: tuple[Lab, list[Conta
     assert kinds(seen, one.mac()) == {"ping", "ping6"}
 
 
+def test_one_name_on_two_hosts_is_two_macs(lab: tuple[Lab, list[Container]]) -> None:
+    """`netns:web` may be there on each host."""
+    where, (one, _) = lab
+    second = where.hosts[1]
+    second.meshd("attach", "--ifname", "mesh1", one.word)
+    assert one.mac("mesh1") != one.mac()
+    second.meshd("detach", one.word)
+
+
 def kinds(seen: Capture, source: str) -> set[str]:
     """What a container sent, as far as it matters here: questions to everybody, and pings.
 
