@@ -19,6 +19,7 @@ FLOOD_TTL = 16  # hosts a flood may pass; trees are as deep as the overlay's dia
 MAX_FLOOD_ORIGINS = 4096
 
 _MASK = (1 << FLOOD_WINDOW) - 1
+_HALF = 1 << 31
 
 
 class _Window:
@@ -32,7 +33,7 @@ class _Window:
         self.seen = 1
 
     def accept(self, sequence: int) -> bool:
-        ahead = sequence - self.head
+        ahead = (sequence - self.head + _HALF) % (2 * _HALF) - _HALF  # numbers go round (RFC 1982)
         if ahead > 0:
             self.seen = (self.seen << min(ahead, FLOOD_WINDOW) | 1) & _MASK
             self.head = sequence

@@ -242,6 +242,7 @@ class Node:
         """The answer to PersistBoot: this boot counter is on disk."""
         self._liveness.raise_boot(boot)
         self.gossip.raise_epoch(boot, now)
+        self.engine.raise_boot(boot)
         self.touched = True
 
     # ── what the driver reports

@@ -185,6 +185,27 @@ def test_a_window_accepts_each_sequence_once_and_nothing_behind_it() -> None:
     assert not table.accept(ORIGIN, 1, 5001)
 
 
+def test_sequences_go_round() -> None:
+    """Twelve days of a video to all, at 4000 frames a second; and the origin's ARP is counted with it."""
+    table, last = FloodTable(), 2**32 - 1
+    for sequence in (last - 1, 0, last, 1, FLOOD_WINDOW - 2):
+        assert table.accept(ORIGIN, 1, sequence)
+        assert not table.accept(ORIGIN, 1, sequence)
+    assert not table.accept(ORIGIN, 1, last - 1)
+    assert table.accept(ORIGIN, 1, FLOOD_WINDOW + 5)
+    assert not table.accept(ORIGIN, 1, 2)
+
+
+def test_a_host_that_learns_of_a_later_life_of_its_own_floods_under_a_higher_boot() -> None:
+    triangle = Triangle()
+    triangle.tree(0, {0: [1]})
+    one = triangle.sides[0]
+    for boot, heard in ((7, 1), (4, 0), (8, 1)):
+        one.engine.raise_boot(boot)
+        one.send(ARP)
+        assert [len(got) for got in triangle.settle()] == [0, heard, 0]
+
+
 def test_a_newer_boot_starts_anew_and_an_older_one_is_stale() -> None:
     table = FloodTable()
     assert table.accept(ORIGIN, 2, 9)

@@ -246,6 +246,7 @@ CALLS: dict[str, Callable[[Threads], None]] = {
     "void_flows": both(lambda engine: engine.void_flows()),
     "void_trees": both(lambda engine: engine.void_trees()),
     "void_groups": both(lambda engine: engine.void_groups()),
+    "raise_boot": both(lambda engine: engine.raise_boot(2)),
     "void_routes": both(lambda engine: engine.void_routes()),
     "send_frame": both(lambda engine: engine.send_frame(bytes(tcp(b"the node's")))),
     "send_control": both(lambda engine: engine.send_control(PEER, b"\x01probe")),

@@ -146,6 +146,7 @@ def test_a_host_restored_from_a_backup_raises_its_epoch_and_its_records_hold(see
         mesh.wait(lambda: mesh.meshed() and mesh.owners_right(), 10.0)
     forgotten = victim.attach("forgotten")
     mesh.wait(mesh.owners_right, 1.0)
+    mesh.assert_floods()  # so that all have seen what the host restored from the backup knows nothing of
     epoch = victim.node.gossip.store.own.epoch
     victim.kill()
     victim.detach(forgotten)

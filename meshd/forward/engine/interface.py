@@ -257,6 +257,10 @@ class Engine(Protocol):
         """The topology changed: ask for flood children again."""
         ...
 
+    def raise_boot(self, boot: int) -> None:
+        """This host's boot counter is higher than it knew: floods under the old one are taken for those of a former life."""
+        ...
+
     def void_groups(self) -> None:
         """Memberships changed: ask for group members again."""
         ...

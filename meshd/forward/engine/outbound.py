@@ -73,12 +73,16 @@ class Outbound:
         self._drops = drops
         self._ports: Mapping[int, DatagramPort] = {port.family: port for port in ports}
         self._origin = origin
-        self._boot = boot
+        self.raise_boot(boot)
         self._sequence = 0
         self.mirror: Mirror | None = None
         self.several = Several(asking, drops, self._to_peer, self._to_tree)
         self.oversize = Oversize(drops)
         self._busy: list[Peer] = []  # peers with an aggregate or an outbox, in order of first use
+
+    def raise_boot(self, boot: int) -> None:
+        """What floods say from now on."""
+        self._boot = boot & 0xFFFFFFFF
 
     # 1–3: capture, flow, slot
 

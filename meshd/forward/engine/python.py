@@ -58,7 +58,7 @@ class PythonEngine:
         self._overflow: dict[int, int] = {}  # by address family: what the kernel had dropped at the last read
         self._now = float("-inf")
         self._asking = Asking(upcalls, self.drops, self._peer)
-        self._outbound = self._outbound_type(self._asking, self.drops, ports, origin, boot & 0xFFFFFFFF)
+        self._outbound = self._outbound_type(self._asking, self.drops, ports, origin, boot)
         self._relaying = self._relaying_type(self._asking, self.drops, self._keys, aead_factory, origin)
         self._inbound = self._inbound_type(
             self._asking, self.drops, self._keys, self._outbound, self._relaying, frames, origin
@@ -128,6 +128,9 @@ class PythonEngine:
 
     def void_trees(self) -> None:
         self._asking.void_trees()
+
+    def raise_boot(self, boot: int) -> None:
+        self._outbound.raise_boot(boot)
 
     def void_groups(self) -> None:
         self._asking.void_groups()
