@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meshd.capture.containers import SHORT_ID_LENGTH
 from meshd.capture.guards import Guard
 from meshd.capture.netns import Inode
+from meshd.control.api import DetachRequest
 from meshd.daemon.state import WantedAttachment
+from meshd.errors import UserError
 from meshd.ids import Mac, format_mac, parse_mac
 from meshd.views import AttachmentView
 
-__all__ = ["Attachment", "short_id"]
+__all__ = ["Attachment", "is_called", "merge_addresses", "short_id", "split_addresses"]
+
+MIN_ID_PREFIX = 4  # of the id of a container that is gone or does not run; its name must be whole
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -72,3 +77,22 @@ class Attachment:
 
 def short_id(attachment_id: str) -> str:
     return attachment_id if ":" in attachment_id else attachment_id[:SHORT_ID_LENGTH]
+
+
+def is_called(word: str, attachment_id: str, name: str) -> bool:
+    """By its name or id, or the beginning of a container's id."""
+    begins = ":" not in attachment_id and len(word) >= MIN_ID_PREFIX and attachment_id.startswith(word)
+    return word in (name, attachment_id) or begins
+
+
+def split_addresses(request: DetachRequest, present: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What of these addresses is to go and what stays; with none given all goes. Raises UserError for one that is not there."""
+    missing = [address for address in request.addresses if address not in present]
+    if missing:
+        raise UserError(f"{request.container} does not have {missing[0]}", hint="`meshd ps` lists what it has")
+    gone = request.addresses or present
+    return gone, tuple(address for address in present if address not in gone)
+
+
+def merge_addresses(present: tuple[str, ...], more: Sequence[str]) -> tuple[str, ...]:
+    return (*present, *(address for address in dict.fromkeys(more) if address not in present))

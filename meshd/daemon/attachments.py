@@ -11,6 +11,7 @@ plugged in, which announces them. When plugging fails the mesh forgets again: al
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,7 +25,7 @@ from meshd.capture.netns import Inode, host_namespace_inode
 from meshd.capture.veth import Plug, host_ifname, plug, remove_addresses, stable_mac, unplug
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.control.limits import MAX_ADDRESSES
-from meshd.daemon.attachment import Attachment, short_id
+from meshd.daemon.attachment import Attachment, is_called, merge_addresses, short_id, split_addresses
 from meshd.daemon.guards import PortGuards
 from meshd.daemon.state import State, WantedAttachment
 from meshd.daemon.supersize import gso_max_size
@@ -37,7 +38,6 @@ __all__ = ["MAX_ATTACHMENTS", "AttachmentDirectory", "Attachments"]
 _log = logging.getLogger(__name__)
 
 MAX_ATTACHMENTS = 4096  # on one host; the records of more would not fit one origin's quota
-MIN_ID_PREFIX = 4  # of the id of a container that does not run; its name must be whole
 
 
 class AttachmentDirectory(Protocol):
@@ -110,9 +110,8 @@ class Attachments:
                 f"{request.container} uses the host's network: there is no interface of its own to attach",
                 hint="run it with a network of its own",
             )
-        self._forget_former_namespace(target)
         present = self._by_namespace.get(inode)
-        if present is None and len(self._by_namespace) >= MAX_ATTACHMENTS:
+        if present is None and len(self._of_others(target)) >= MAX_ATTACHMENTS:
             raise UserError(f"this host has {MAX_ATTACHMENTS} attachments, and that is the limit")
         wanted = present or Attachment(
             namespace=inode,
@@ -127,7 +126,7 @@ class Attachments:
         self._refuse_taken(request.addresses, wanted.id)
         wanted = replace(
             wanted,
-            addresses=_merge(wanted.addresses, request.addresses),
+            addresses=merge_addresses(wanted.addresses, request.addresses),
             ifname=request.ifname,
             port_security=wanted.port_security if request.port_security is None else request.port_security,
         )
@@ -136,6 +135,7 @@ class Attachments:
                 f"{request.container} would have more than {MAX_ADDRESSES} addresses, and that is the limit"
             )
         self._check_security(request.container, wanted)
+        await self._leave_former(target, wanted.host_end)
         self._publish(wanted)
         try:
             plugged = await self._plug(target, wanted)
@@ -204,28 +204,52 @@ class Attachments:
             os.close(descriptor)
         return plugged.mac
 
-    def _forget_former_namespace(self, target: Target) -> None:
-        """A container that was started again has a new namespace; the event of the old one's end may still be on its way."""
-        for inode, attachment in list(self._by_namespace.items()):
-            if attachment.id == target.full_id and inode != target.namespace.inode:
-                del self._by_namespace[inode]
+    def _of_others(self, target: Target) -> list[Attachment]:
+        return [attachment for attachment in self._by_namespace.values() if attachment.id != target.full_id]
+
+    async def _leave_former(self, target: Target, host_end: str) -> None:
+        """Where this container, or this namespace, was plugged in before under another host end: nothing of it stays.
+
+        A container that was started again has a new namespace; the old one ends with it, unless somebody else is in there still,
+        who would go on using its MAC and addresses. A router that was launched with another bridge finds all on its former one.
+        """
+        inode = target.namespace.inode
+        former = {
+            wanted.host_end
+            for wanted in self._wanted.values()
+            if target.full_id == wanted.id or inode == Inode(*wanted.namespace)
+        }
+        for attachment in list(self._by_namespace.values()):
+            if attachment.id == target.full_id and attachment.namespace != inode:
+                del self._by_namespace[attachment.namespace]
+                former.add(attachment.host_end)
+        for end in former - {host_end}:
+            await self._guards.remove(end)
+            with contextlib.suppress(UserError):  # something else has taken that name
+                if await self._netlink.run(partial(unplug, host_end=end)):
+                    _log.info("%s is plugged in anew: %s, where it was, is removed", target.name, end)
 
     # ── out
 
     async def detach(self, request: DetachRequest) -> DetachResult:
         """Take addresses away, or with none given everything. Raises UserError, also for what is not attached."""
         async with self._change:
+            target = None
             try:
                 target = await resolve_target(request.container, self._engine)
+                attachment = self._by_namespace.get(target.namespace.inode)
             except UserError:
-                rests = self._resting(request.container)
-                if rests is None:
-                    raise
-                return await self._detach_resting(rests, request)
-            attachment = self._by_namespace.get(target.namespace.inode)
+                attachment = None
+                if self._called(request.container) is None:
+                    rests = self._resting(request.container)
+                    if rests is None:
+                        raise
+                    return await self._detach_resting(rests, request)
+            if attachment is None:  # the word may name nothing any more, or something else, and be what listings show
+                target, attachment = None, self._called(request.container)
             if attachment is None:
                 raise UserError(f"{request.container} is not attached", hint="`meshd ps` lists what is")
-            gone, left = _split(request, attachment.addresses)
+            gone, left = split_addresses(request, attachment.addresses)
             if left:
                 await self._take_addresses(target, replace(attachment, addresses=left), gone)
             else:
@@ -233,20 +257,24 @@ class Attachments:
                 await self._forget(attachment)
             return DetachResult(addresses=gone, id=attachment.short)
 
+    def _called(self, word: str) -> Attachment | None:
+        """What is attached under this name or id. Others in its namespace keep it when the container, or the name, is gone."""
+        found = [one for one in self._by_namespace.values() if is_called(word, one.id, one.name)]
+        return found[0] if len(found) == 1 else None
+
     def _resting(self, word: str) -> WantedAttachment | None:
         """What would be attached again at its next start, if `word` is the name or id, or begins the id, of just that."""
         attached = {attachment.id for attachment in self._by_namespace.values()}
         found = [
             wanted
             for wanted in self._wanted.values()
-            if wanted.id not in attached
-            and (word == wanted.name or (wanted.id.startswith(word) and len(word) >= MIN_ID_PREFIX))
+            if wanted.id not in attached and is_called(word, wanted.id, wanted.name)
         ]
         return found[0] if len(found) == 1 else None
 
     async def _detach_resting(self, wanted: WantedAttachment, request: DetachRequest) -> DetachResult:
         """A container that does not run: nothing is plugged in, and nothing will be at its next start."""
-        gone, left = _split(request, wanted.addresses)
+        gone, left = split_addresses(request, wanted.addresses)
         if left:
             fewer = self._wanted[wanted.id] = replace(wanted, addresses=left)
             await self._remember(lambda state: state.put_attachment(fewer))
@@ -254,7 +282,12 @@ class Attachments:
             await self._unwant(wanted.id)
         return DetachResult(addresses=gone, id=short_id(wanted.id))
 
-    async def _take_addresses(self, target: Target, left: Attachment, gone: Sequence[str]) -> None:
+    async def _take_addresses(self, target: Target | None, left: Attachment, gone: Sequence[str]) -> None:
+        if target is None:
+            raise UserError(
+                f"{left.name} is gone, but what it shared its network with is not",
+                hint=f"detach all of it: meshd detach {left.short}",
+            )
         descriptor = await asyncio.to_thread(target.namespace.open)
         try:
             await asyncio.to_thread(remove_addresses, descriptor, left.ifname, gone)
@@ -344,6 +377,8 @@ class Attachments:
                     raise UserError("another process has its number by now")
                 await self._attach(target, request, parse_mac(wanted.mac))
             except UserError as error:
+                if any(attachment.id == attachment_id for attachment in self._by_namespace.values()):
+                    return  # by those who share its network
                 _log.info("%s is not attached again: %s", wanted.name, error)
                 if attachment_id.startswith("pid:"):
                     await self._unwant(attachment_id)
@@ -355,13 +390,16 @@ class Attachments:
 
         Raises UserError where the engine does not answer.
         """
-        there = {container.id for container in await self._engine.list_containers()}
-        attached = {attachment.id for attachment in self._by_namespace.values()}
+        there = {container.id: container.names for container in await self._engine.list_containers()}
         for attachment_id in [wanted for wanted in self._wanted if ":" not in wanted]:
             if attachment_id not in there:
                 await self.container_removed(attachment_id)
-            elif attachment_id not in attached:
-                await self.restore(attachment_id)
+                continue
+            for name in there[attachment_id][:1]:
+                await self.container_renamed(attachment_id, name)
+            await self.restore(
+                attachment_id
+            )  # also what is attached: it may have been started again, others keeping its network
 
     async def container_removed(self, container_id: str) -> None:
         """`docker rm`: it will not come back. What it shared its namespace with stays attached until that ends."""
@@ -371,6 +409,24 @@ class Attachments:
             else:
                 await self._unwant(container_id)
 
+    async def container_renamed(self, container_id: str, name: str) -> None:
+        """The mesh finds it under its new name; another container may have the old one at once."""
+        async with self._change:
+            wanted = self._wanted.get(container_id)
+            if wanted is None or wanted.name == name:
+                return
+            for attachment in list(self._by_namespace.values()):
+                if attachment.id == container_id:
+                    renamed = replace(attachment, name=name)
+                    try:
+                        self._publish(renamed)
+                    except UserError as error:
+                        _log.warning("%s keeps its former name %s in the mesh: %s", name, attachment.name, error)
+                        return
+                    self._by_namespace[attachment.namespace] = renamed
+            under = self._wanted[container_id] = replace(wanted, name=name)
+            await self._remember(lambda state: state.put_attachment(under))
+
     async def _unwant(self, attachment_id: str) -> None:
         self._removed.discard(attachment_id)
         if self._wanted.pop(attachment_id, None) is not None:
@@ -379,16 +435,3 @@ class Attachments:
 
 def _delete(state: State, *, attachment_id: str) -> None:
     state.delete_attachment(attachment_id)
-
-
-def _split(request: DetachRequest, present: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What of these addresses is to go and what stays; with none given all goes. Raises UserError for one that is not there."""
-    missing = [address for address in request.addresses if address not in present]
-    if missing:
-        raise UserError(f"{request.container} does not have {missing[0]}", hint="`meshd ps` lists what it has")
-    gone = request.addresses or present
-    return gone, tuple(address for address in present if address not in gone)
-
-
-def _merge(present: tuple[str, ...], more: Sequence[str]) -> tuple[str, ...]:
-    return (*present, *(address for address in dict.fromkeys(more) if address not in present))

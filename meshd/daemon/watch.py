@@ -168,5 +168,7 @@ class Watch:
     async def _docker_event(self, event: DockerEvent) -> None:
         if event.action == "start":
             await self._attachments.restore(event.id)
+        elif event.action == "rename":
+            await self._attachments.container_renamed(event.id, event.name.removeprefix("/"))
         elif event.action == "destroy":
             await self._attachments.container_removed(event.id)

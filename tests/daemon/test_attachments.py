@@ -336,6 +336,134 @@ def test_a_shared_namespace_outlives_its_container(world: World) -> None:
     play(test())
 
 
+def test_a_shared_namespace_that_its_container_has_left_keeps_nothing_of_it(world: World) -> None:
+    """Started again beside a sidecar that lives: MAC and addresses go with the container, and are not in two places."""
+    web = world.container("web", 100)
+    world.container("sidecar", 100)
+    former, now = (host_ifname(Inode(4, number), "meshd") for number in (100, 200))
+
+    async def test() -> None:
+        first = await world.plug_in("web", ONE)
+        web.namespace = 200
+        await world.attachments.restore(web.id)
+        assert list(world.plugged) == list(world.guarded) == [now]
+        await world.attachments.link_removed(former)  # as the kernel tells
+        (view,) = world.attachments.views()
+        assert (view.mac, view.addresses, view.host_ifname) == (first.mac, (ONE,), now)
+        with pytest.raises(UserError, match="sidecar is not attached"):
+            await world.take_out("sidecar")
+
+    play(test())
+
+
+def test_the_same_while_the_router_is_away(world: World) -> None:
+    web = world.container("web", 100)
+    world.container("sidecar", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        web.namespace = 200
+        world.attachments = world.router()
+        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        await world.attachments.reconcile()
+        assert list(world.plugged) == [host_ifname(Inode(4, 200), "meshd")]
+        assert world.disk[web.id].namespace == (4, 200)
+
+    play(test())
+
+
+def test_a_name_that_names_nothing_any_more_is_detached_all_the_same(world: World) -> None:
+    """Its namespace is still there, and listings show that name; also when another container has it by now."""
+    web = world.container("web", 100)
+    world.container("sidecar", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE, TWO)
+        del world.containers[web.id]
+        await world.attachments.container_removed(web.id)
+        world.container("web", 200, id="f" * 64)
+        seen = world.as_seen()
+        with pytest.raises(UserError, match="web is gone, but what it shared its network with is not"):
+            await world.take_out("web", TWO)
+        assert world.as_seen() == seen
+        assert (await world.take_out("web")).addresses == (ONE, TWO)
+        assert world.as_seen() == ({}, {}, {}, ())
+        await world.plug_in("web", ONE)
+
+    play(test())
+
+
+@pytest.mark.parametrize("word", ["netns", "netns:we", "nets"])
+def test_the_beginning_of_a_namespaces_name_is_no_name(world: World, word: str) -> None:
+    web = world.container("netns:web", 100, id="netns:web")
+
+    async def test() -> None:
+        await world.plug_in("netns:web", ONE)
+        del world.containers[web.id]  # `ip netns del`, while a process is in there
+        with pytest.raises(UserError):
+            await world.take_out(word)
+        await world.take_out("netns:web")
+        assert world.as_seen() == ({}, {}, {}, ())
+
+    play(test())
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["an event", "found later"])
+def test_a_renamed_container_is_known_by_its_new_name(world: World, told: bool) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        web.name = "web-old"
+        if told:
+            await world.attachments.container_renamed(web.id, "web-old")
+        else:
+            await world.attachments.reconcile()
+        published = ("publish", "web-old", (ONE,))
+        assert world.log[-1] == published
+        assert (world.disk[web.id].name, world.attachments.views()[0].name) == ("web-old", "web-old")
+        await world.attachments.container_renamed(web.id, "web-old")
+        await world.attachments.container_renamed("of somebody else", "web")
+        assert world.log.count(published) == 1
+
+    play(test())
+
+
+def test_a_name_that_the_mesh_does_not_take_leaves_the_former_one(world: World) -> None:
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        seen = world.as_seen()
+        world.publish_failure = UserError("this host announces too much")
+        await world.attachments.container_renamed(web.id, "longer")
+        assert world.as_seen() == seen
+
+    play(test())
+
+
+# ── another bridge
+
+
+def test_what_is_on_a_former_bridge_moves_to_the_present_one(world: World) -> None:
+    """`launch` with another --bridge or --capture. Docker's containers follow once it answers, the others at once."""
+    web, blue = world.container("web", 100), world.container("netns:blue", 200, id="netns:blue")
+
+    async def test() -> None:
+        macs = [(await world.plug_in(box.id, address)).mac for box, address in ((web, ONE), (blue, TWO))]
+        world.attachments = world.router(bridge="other")
+        await world.attachments.adopt(list(world.disk.values()), [])
+        assert list(world.plugged) == [host_ifname(Inode(4, 100), "meshd"), host_ifname(Inode(4, 200), "other")]
+        await world.attachments.reconcile()
+        assert set(world.plugged) == {host_ifname(Inode(4, number), "other") for number in (100, 200)}
+        assert {view.id: (view.mac, view.addresses) for view in world.attachments.views()} == {
+            web.id: (macs[0], (ONE,)),
+            blue.id: (macs[1], (TWO,)),
+        }
+
+    play(test())
+
+
 # ── the router's start
 
 

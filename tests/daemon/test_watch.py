@@ -58,6 +58,9 @@ class Host:
     async def restore(self, container: str) -> None:
         self.log.append(("restore", container))
 
+    async def container_renamed(self, container: str, name: str) -> None:
+        self.log.append(("renamed", container, name))
+
     async def container_removed(self, container: str) -> None:
         self.log.append(("removed", container))
 
@@ -283,14 +286,14 @@ def test_docker_is_asked_only_while_somebody_wants_it(run: Run) -> None:
     run(test)
 
 
-def test_starts_and_removals_are_passed_on(run: Run) -> None:
+def test_starts_names_and_removals_are_passed_on(run: Run) -> None:
     async def test(bench: Bench) -> None:
         bench.host.wants_docker = True
         bench.watch.follow_docker()
         for action in ("start", "die", "rename", "destroy"):
             bench.host.events_now.put_nowait(event(action))
         await turns()
-        assert bench.host.log[2:] == [("restore", "c0ffee"), ("removed", "c0ffee")]
+        assert bench.host.log[2:] == [("restore", "c0ffee"), ("renamed", "c0ffee", "web"), ("removed", "c0ffee")]
 
     run(test)
 

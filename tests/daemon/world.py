@@ -66,7 +66,7 @@ class World:
     def __post_init__(self) -> None:
         self.attachments = self.router()
 
-    def router(self) -> Attachments:
+    def router(self, bridge: str = "meshd") -> Attachments:
         """A router that has just been started here."""
         return Attachments(
             directory=self,
@@ -74,7 +74,7 @@ class World:
             guards=self,
             netlink=cast(Netlink, self),
             remember=self.remember,
-            bridge="meshd",
+            bridge=bridge,
             mtu=1372,
             mac_seed=SEED,
         )

@@ -210,6 +210,53 @@ def test_removed_container_leaves_the_tables(world: World, run: Run) -> None:
     assert again.link() == {}
 
 
+def test_a_renamed_container_leaves_its_name_to_the_next(world: World, run: Run) -> None:
+    run("blue")
+    world.host.meshd("attach", "10.32.0.1/24", "blue")
+    world.dockerd.docker("rename", "blue", "green")
+    try:
+        until(lambda: "green" in world.host.meshd("status", "macs").out, "it is shown under its new name")
+        run("blue")
+        world.host.meshd("attach", "10.32.0.2/24", "blue")
+        for name, address in (("blue", "10.32.0.2"), ("green", "10.32.0.1")):
+            assert f"{address}/24" in world.host.meshd("ps", name).out
+            assert world.host.meshd("trace", name).status == 0
+    finally:
+        world.dockerd.remove("green")
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["router there", "router away"])
+def test_started_again_beside_a_container_that_keeps_its_former_network(world: World, run: Run, away: bool) -> None:
+    """Its MAC and address are in one place, the new one, and `ps` says so."""
+    maker = run("maker")
+    guest = run("guest", "--network", "container:maker")
+    peer = run("peer")
+    world.host.meshd("attach", "10.32.0.1/24", "maker")
+    world.host.meshd("attach", "10.32.0.2/24", "peer")
+    mac = maker.mac()
+    if away:
+        world.host.meshd("stop")
+    world.dockerd.docker("restart", "-t", "0", "maker")
+    if away:
+        world.host.launch()
+    until(lambda: (maker.mac(), guest.link()) == (mac, {}), "the interface is the maker's alone")
+    peer.reach("10.32.0.1")
+    world.host.meshd("detach", "guest", check=False).refused("guest is not attached")
+    assert world.host.meshd("detach", "maker").out == "10.32.0.1\n"
+
+
+def test_what_a_removed_container_left_to_another_can_be_detached_by_its_name(world: World, run: Run) -> None:
+    run("maker")
+    guest = run("guest", "--network", "container:maker")
+    world.host.meshd("attach", "10.32.0.1/24", "maker")
+    world.dockerd.remove("maker")
+    again = run("maker")
+    assert world.host.meshd("detach", "maker").out == "10.32.0.1\n"
+    assert guest.link() == {}
+    world.host.meshd("attach", "10.32.0.1/24", "maker")
+    assert again.addresses() == {"10.32.0.1/24"}
+
+
 def test_shared_namespace_stays_until_its_last_container_goes(world: World, run: Run) -> None:
     run("maker")
     guest = run("guest", "--network", "container:maker")
