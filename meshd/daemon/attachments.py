@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -79,6 +79,7 @@ class Attachments:
         self._mac_seed = mac_seed
         self._by_namespace: dict[Inode, Attachment] = {}
         self._wanted: dict[str, WantedAttachment] = {}
+        self._misfits: set[str] = set()  # ids of those whose interface has the MTU of a former router
         self._removed: set[str] = set()  # containers that are gone while others still use their namespace
         self._change = asyncio.Lock()
 
@@ -331,12 +332,15 @@ class Attachments:
             if attachment.host_end not in present:
                 await self.link_removed(attachment.host_end)
 
-    async def adopt(self, wanted: Sequence[WantedAttachment], host_ends: Sequence[str]) -> None:
+    async def adopt(
+        self, wanted: Sequence[WantedAttachment], host_ends: Sequence[str], misfits: Collection[str] = ()
+    ) -> None:
         """At the router's start: what is still plugged in is ours again as it is; the rest is attached where it runs.
 
         Looking at the host ends first keeps what works without asking anybody: also while Docker is down, and where a shared
         namespace has outlived the container that it was attached by. The other containers of Docker's are left to `reconcile`,
         which follows once Docker answers: the router's start does not wait for that. Without a bridge there is none to adopt.
+        `misfits` of the host ends have another MTU than this router's: they get it as soon as their namespace is found.
         """
         if not self._bridge:
             return
@@ -344,7 +348,9 @@ class Attachments:
         for attachment in wanted:
             if attachment.host_end in host_ends:
                 self._take_over(attachment)
-            elif ":" in attachment.id:
+                if attachment.host_end in misfits:
+                    self._misfits.add(attachment.id)
+            if ":" in attachment.id and (attachment.host_end not in host_ends or attachment.id in self._misfits):
                 await self.restore(attachment.id)
         await self._guards.put_all([attachment.guard(attachment.mac) for attachment in self._by_namespace.values()])
 
@@ -371,7 +377,7 @@ class Attachments:
             )
             try:
                 target = await resolve_target(attachment_id, self._engine)
-                if target.namespace.inode in self._by_namespace:
+                if target.namespace.inode in self._by_namespace and attachment_id not in self._misfits:
                     return
                 if attachment_id.startswith("pid:") and target.namespace.inode != wanted.namespace:
                     raise UserError("another process has its number by now")
@@ -383,6 +389,7 @@ class Attachments:
                 if attachment_id.startswith("pid:"):
                     await self._unwant(attachment_id)
                 return
+            self._misfits.discard(attachment_id)
         _log.info("%s is attached again", wanted.name)
 
     async def reconcile(self) -> None:
@@ -429,6 +436,7 @@ class Attachments:
 
     async def _unwant(self, attachment_id: str) -> None:
         self._removed.discard(attachment_id)
+        self._misfits.discard(attachment_id)
         if self._wanted.pop(attachment_id, None) is not None:
             await self._remember(partial(_delete, attachment_id=attachment_id))
 

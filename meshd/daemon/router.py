@@ -23,7 +23,7 @@ from pathlib import Path
 from meshd import __version__
 from meshd.capture.docker import DockerClient
 from meshd.capture.netlink import Netlink
-from meshd.capture.veth import host_ends
+from meshd.capture.veth import ends_of_another_mtu, host_ends
 from meshd.config import LaunchOptions, NodeConfig, Paths
 from meshd.control.api import AttachRequest, AttachResult, CaptureRequest, DetachRequest, DetachResult
 from meshd.control.server import serve
@@ -223,8 +223,10 @@ class Router:
             mac_seed=key.mesh_id + self._node.host_id,  # `netns:web` may be on several hosts
             host_mtu=self._devices.capturing.host_mtu,
         )
-        ends = await self._netlink.run(lambda ipr: host_ends(ipr, self._devices.capturing.bridge))
-        await self._attachments.adopt(state.attachments(), ends)
+        bridge, mtu = self._devices.capturing.bridge, self._devices.capturing.host_mtu or self._underlay.interface_mtu
+        ends = await self._netlink.run(lambda ipr: host_ends(ipr, bridge))
+        misfits = await self._netlink.run(lambda ipr: ends_of_another_mtu(ipr, bridge, mtu))
+        await self._attachments.adopt(state.attachments(), ends, misfits)
         await self._loops.start()
         self._watch = Watch(
             attachments=self._attachments,

@@ -467,6 +467,29 @@ def test_what_is_on_a_former_bridge_moves_to_the_present_one(world: World) -> No
 # ── the router's start
 
 
+def test_what_has_a_former_routers_mtu_gets_this_ones(world: World) -> None:
+    """Docker's containers once it answers; and the others, which fit, are not touched."""
+    web, blue = world.container("web", 100), world.container("netns:blue", 200, id="netns:blue")
+    world.container("fits", 300)
+
+    async def test() -> None:
+        for box, address in ((web, ONE), (blue, TWO)):
+            await world.plug_in(box.id, address)
+        misfits = list(world.plugged)
+        await world.plug_in("fits", THREE)
+        seen = world.as_seen()
+        world.attachments = world.router(mtu=1200)
+        await world.attachments.adopt(list(world.disk.values()), list(world.plugged), misfits)
+        assert [plug.mtu for plug in world.plugged.values()] == [1372, 1200, 1372]
+        await world.attachments.reconcile()
+        await world.attachments.reconcile()
+        assert [plug.mtu for plug in world.plugged.values()] == [1200, 1200, 1372]
+        assert [entry[1] for entry in world.log if entry[0] == "plug"][3:] == misfits[::-1]
+        assert (world.as_seen()[0], world.as_seen()[3]) == (seen[0], seen[3])
+
+    play(test())
+
+
 def test_what_is_still_plugged_in_is_taken_over_without_asking_anybody(world: World) -> None:
     world.container("web", 100)
     world.container("pid:7", 200, id="pid:7")

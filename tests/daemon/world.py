@@ -66,7 +66,7 @@ class World:
     def __post_init__(self) -> None:
         self.attachments = self.router()
 
-    def router(self, bridge: str = "meshd") -> Attachments:
+    def router(self, bridge: str = "meshd", mtu: int = 1372) -> Attachments:
         """A router that has just been started here."""
         return Attachments(
             directory=self,
@@ -75,7 +75,7 @@ class World:
             netlink=cast(Netlink, self),
             remember=self.remember,
             bridge=bridge,
-            mtu=1372,
+            mtu=mtu,
             mac_seed=SEED,
         )
 

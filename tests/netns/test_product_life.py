@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -266,6 +267,28 @@ def test_reset_of_a_stopped_router_and_with_its_state_gone(tmp_path: Path) -> No
         assert '"other"' not in host.ip("-j", "link")
         assert not container.has()
         assert not host.folder.exists()
+
+
+def test_containers_follow_a_launch_with_another_bridge_and_mtu(tmp_path: Path) -> None:
+    """MACs and addresses stay; what is sent fits, or its sender is told. Nothing is lost without a word."""
+    with Lab(tmp_path, 2) as lab:
+        first, second = lab.hosts
+        lab.launch()
+        here, there = lab.container(), lab.container()
+        first.attach(here, "10.32.0.1/24")
+        second.attach(there, "10.32.0.2/24")
+        ps, mac = first.meshd("ps").out, here.mac()
+        for options, mtu in ((["--bridge", "other"], 1372), (["--mtu", "1200"], 1200), ([], 1372)):
+            first.meshd("stop")
+            first.launch("--peers", second.address, *options)
+            here.reach("10.32.0.2")
+            assert (first.meshd("ps").out, here.mac()) == (ps, mac)
+            (link,) = json.loads(here.ip("-j", "link", "show", "mesh0"))
+            assert link["mtu"] == mtu
+            assert here.ping("10.32.0.2", "-M", "do", "-s", str(mtu - 28))
+        first.meshd("reset")
+        assert not here.has()
+        assert '"other"' not in first.ip("-j", "link")
 
 
 def test_a_router_that_hangs_can_be_stopped(tmp_path: Path) -> None:
