@@ -18,7 +18,7 @@ from meshd.forward.engine.interface import Engine, Verdict
 from meshd.forward.engine.native import _core
 from meshd.forward.engine.native.threaded import ThreadedEngine
 from meshd.forward.slots import FIRST_PEER, drop_slot
-from meshd.ids import Mac, ShortId, SlotId
+from meshd.ids import Address, Mac, Relayed, ShortId, SlotId
 from meshd.testing.devices import MemoryFrames
 from tests.engine.pair import NOW, ScriptedUpcalls
 from tests.engine.reference import capture, complete, cut, super_frame, tcp, udp, unfinished
@@ -27,7 +27,7 @@ from tests.engine.test_native_io import Host, SocketFrames, Wire, leave_error
 PEER, OTHER = FIRST_PEER, SlotId(FIRST_PEER + 1)
 WAIT_S = 20.0
 FIRST, SECOND = unfinished(tcp(b"first")), unfinished(tcp(b"second"))
-OTHER_KEY = b"\x33" * 32
+OTHER_KEY, RELAY_KEY = b"\x33" * 32, b"\x44" * 32
 KEY_PLACES = 4096  # KEY_BUCKETS of engine.h
 PACKET = tcp(bytes(58_000))
 SUPER, CUT = super_frame(PACKET, 1306), cut(PACKET, 1306)
@@ -156,6 +156,35 @@ def test_control_and_handshakes_reach_the_node(threads: Threads) -> None:
     threads.loop.until(lambda: bool(threads.b.upcalls.handshakes and threads.b.upcalls.controls))
     assert threads.b.upcalls.handshakes == [(b"\x11hello", threads.a.port.local)]
     assert [control[3:] for control in threads.b.upcalls.controls] == [(b"\x01probe", threads.a.port.local)]
+
+
+def test_what_comes_while_a_relayed_handshake_is_read_came_by_itself(threads: Threads) -> None:
+    """Handshakes are read without the lock: the pump goes on, and what it leaves for Python meanwhile has sources of its own."""
+    a, b, index = threads.a, threads.b, 99
+    threads.warm()
+    b.engine.add_receive_key(index, PEER, Suite.AES_256_GCM, OTHER_KEY, RELAY_KEY)
+    a.engine.set_send_key(PEER, Suite.AES_256_GCM, OTHER_KEY, index, RELAY_KEY)
+    a.engine.send_relayed(b"\x11 makes the relay layer", b.origin, PEER)
+    threads.loop.until(lambda: len(b.upcalls.handshakes) == 1)
+    assert threads.carry(SECOND) == [bytes(tcp(b"second"))]
+    threads.loop.until(threads.loop.idle)
+    read = b.upcalls.receive_handshake
+
+    def meanwhile(data: memoryview, source: Address, now: float) -> None:
+        read(data, source, now)
+        if bytes(data) == b"\x11 relayed":
+            a.engine.send_datagram(b"\x11 by itself", b.port.local)
+            a.frames.far.send(
+                SECOND
+            )  # a hit, behind it: once it is there, the pump has left the other one in its queue
+            assert select.select([b.frames.far], [], [], WAIT_S)[0]
+
+    b.upcalls.handshakes.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(b.upcalls, "receive_handshake", meanwhile)
+        a.engine.send_relayed(b"\x11 relayed", b.origin, PEER)
+        threads.loop.until(lambda: len(b.upcalls.handshakes) == 2)
+    assert b.upcalls.handshakes == [(b"\x11 relayed", Relayed(a.origin)), (b"\x11 by itself", a.port.local)]
 
 
 def test_new_keys_under_load_lose_nothing(threads: Threads) -> None:

@@ -133,6 +133,7 @@ struct received {
     uint32_t size, segment;
     struct sockaddr_storage source;
     PyObject *endpoint; /* of a port without a descriptor */
+    const uint8_t *carried_from; /* the source of the datagram that is unwrapped; NULL: what is looked at came by itself */
     uint8_t *data;
 };
 
@@ -205,7 +206,6 @@ struct core {
     uint8_t origin[SHORT_ID_SIZE];
     struct route routes[MAX_ROUTES];
     struct relay_run run;
-    const uint8_t *carried_from; /* the source of the datagram that is unwrapped; NULL: what is looked at came by itself */
     PyObject *relayed;           /* the Relayed of `relayed_source` */
     uint8_t relayed_source[SHORT_ID_SIZE];
 
@@ -281,7 +281,7 @@ void send_to_python(struct core *core, struct peer *hop, struct peer *source, co
 /* outbound.c, inbound.c: the pumps; true: there is more */
 bool pump_frames(struct core *core);
 bool pump_datagrams(struct core *core, struct port *port);
-uint32_t datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left);
+uint32_t datagram(struct core *core, struct received *from, uint8_t *data, uint32_t left);
 uint32_t other_datagrams(struct core *core, const struct received *from, const uint8_t *data, uint32_t left);
 bool is_confirmed(struct core *core, struct receive_key *key);
 void capture_to_python(struct core *core, PyObject *capture);
@@ -289,7 +289,7 @@ void datagrams_to_python(struct core *core, const struct received *from, const u
 void opened_to_python(struct core *core, const struct received *from, struct receive_key *key, uint64_t counter, bool vouched, const uint8_t *plain, uint32_t size);
 
 /* relay.c: type 8 */
-uint32_t relay_datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left);
+uint32_t relay_datagram(struct core *core, struct received *from, uint8_t *data, uint32_t left);
 void relay_flush(struct core *core);
 uint32_t send_relayed(struct core *core, struct peer *via, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count);
 bool seal_relay(struct seal_key *relay, uint8_t *data, uint32_t size);

@@ -30,11 +30,11 @@ static void end_series(struct core *core)
 
 /* 2: into Python */
 
-static PyObject *relayed_of(struct core *core)
+static PyObject *relayed_of(struct core *core, const uint8_t *source)
 {
-    if (core->relayed && memcmp(core->relayed_source, core->carried_from, SHORT_ID_SIZE) == 0)
+    if (core->relayed && memcmp(core->relayed_source, source, SHORT_ID_SIZE) == 0)
         return core->relayed;
-    memcpy(core->relayed_source, core->carried_from, SHORT_ID_SIZE);
+    memcpy(core->relayed_source, source, SHORT_ID_SIZE);
     Py_XDECREF(core->relayed);
     core->relayed = PyObject_CallMethod(core->engine, "native_relayed", "(y#)", (const char *)core->relayed_source, (Py_ssize_t)SHORT_ID_SIZE);
     return core->relayed;
@@ -44,8 +44,8 @@ static PyObject *endpoint_of(struct core *core, const struct received *from)
 {
     char host[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE] = "";
     unsigned port;
-    if (core->carried_from)
-        return relayed_of(core);
+    if (from->carried_from)
+        return relayed_of(core, from->carried_from);
     if (from->endpoint)
         return from->endpoint;
     if (core->source && memcmp(&core->source_address, &from->source, sizeof from->source) == 0)
@@ -240,7 +240,7 @@ uint32_t other_datagrams(struct core *core, const struct received *from, const u
 
 /* 2–4: the next datagram; returns how many bytes that took. */
 
-uint32_t datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left)
+uint32_t datagram(struct core *core, struct received *from, uint8_t *data, uint32_t left)
 {
     uint32_t size = left < from->segment ? left : from->segment;
     if (core->mirrored) {

@@ -85,16 +85,16 @@ static bool authentic(struct core *core, struct receive_key *key, uint8_t *data,
 }
 
 /* 3 */
-static void unwrap(struct core *core, const struct received *from, uint8_t *data, uint32_t size)
+static void unwrap(struct core *core, struct received *from, uint8_t *data, uint32_t size)
 {
     uint8_t *carried = data + RELAY_HEADER_SIZE, type = carried[0] & 15;
     if (!type || type > LAST_CARRIED_TYPE) {
         count_drop(core, DROP_UNKNOWN_TYPE, 1);
         return;
     }
-    core->carried_from = data + SOURCE_AT;
+    from->carried_from = data + SOURCE_AT;
     datagram(core, from, carried, size - RELAY_OVERHEAD);
-    core->carried_from = NULL;
+    from->carried_from = NULL;
 }
 
 /* 5: `data` has its second half and what it carries; its counter is new. */
@@ -153,7 +153,7 @@ static void pass_on(struct core *core, struct peer *via, uint8_t *data, uint32_t
 }
 
 /* The next datagram, of type 8; returns how many bytes that took. */
-uint32_t relay_datagram(struct core *core, const struct received *from, uint8_t *data, uint32_t left)
+uint32_t relay_datagram(struct core *core, struct received *from, uint8_t *data, uint32_t left)
 {
     uint32_t size = left < from->segment ? left : from->segment;
     if (size < RELAY_OVERHEAD + MIN_CARRIED) {

@@ -113,9 +113,9 @@ static struct upcall *append_received(struct core *core, const struct received *
         upcall->endpoint = Py_NewRef(from->endpoint);
         leave_python(core, entered);
     }
-    upcall->carried = core->carried_from != NULL;
+    upcall->carried = from->carried_from != NULL;
     if (upcall->carried)
-        memcpy(upcall->carried_from, core->carried_from, SHORT_ID_SIZE);
+        memcpy(upcall->carried_from, from->carried_from, SHORT_ID_SIZE);
     memcpy(data_of(upcall), data, bytes);
     return upcall;
 }
@@ -185,10 +185,10 @@ static void give_capture(struct core *core, const uint8_t *data, uint32_t bytes)
 
 static void give(struct core *core, struct upcall *upcall)
 {
-    struct received from = {.source = upcall->source, .endpoint = upcall->endpoint};
+    struct received from = {
+        .source = upcall->source, .endpoint = upcall->endpoint, .carried_from = upcall->carried ? upcall->carried_from : NULL};
     uint8_t *data = data_of(upcall);
     struct receive_key *key;
-    core->carried_from = upcall->carried ? upcall->carried_from : NULL;
     switch ((enum upcall_kind)upcall->kind) {
     case UPCALL_CAPTURE:
         give_capture(core, data, upcall->bytes);
@@ -213,7 +213,6 @@ static void give(struct core *core, struct upcall *upcall)
         break;
     }
     leave_python(core, false);
-    core->carried_from = NULL;
     Py_CLEAR(upcall->endpoint);
 }
 
