@@ -187,6 +187,36 @@ def test_what_comes_while_a_relayed_handshake_is_read_came_by_itself(threads: Th
     assert b.upcalls.handshakes == [(b"\x11 relayed", Relayed(a.origin)), (b"\x11 by itself", a.port.local)]
 
 
+def test_the_first_frames_of_a_flow_are_not_overtaken(threads: Threads) -> None:
+    """They wait for a verdict; once the first one has brought it, those that C could move wait behind the others."""
+    engine, core = threads.a.engine, threads.a.engine.core
+    threads.warm()
+    threads.loop.until(threads.loop.idle)
+    engine.void_flows()
+    payloads = [b"%d" % number for number in range(6)]
+    for payload in payloads[:-1]:
+        threads.a.frames.far.send(capture(udp(payload)))
+    emptied(threads.a)
+    assert core.take_upcall(engine, NOW)
+    threads.a.frames.far.send(capture(udp(payloads[-1])))
+    emptied(threads.a)
+    assert threads.arrive(len(payloads)) == [bytes(udp(payload)) for payload in payloads]
+    threads.loop.until(threads.loop.idle)
+    poll, threads.loop.poll = threads.loop.poll, select.poll()  # nobody serves the upcalls: none of them waits any more
+    assert threads.carry(SECOND) == [bytes(tcp(b"second"))]
+    threads.loop.poll = poll
+
+
+def emptied(host: Host) -> None:
+    """The pump has read what the bridge had, and is done with it."""
+    deadline = time.monotonic() + WAIT_S
+    while select.select([host.frames], [], [], 0)[0]:
+        assert time.monotonic() < deadline
+    core = host.engine.core
+    core.hold()
+    core.release()
+
+
 def test_new_keys_under_load_lose_nothing(threads: Threads) -> None:
     threads.warm()
     got: list[bytes] = []

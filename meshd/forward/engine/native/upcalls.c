@@ -5,7 +5,8 @@
  *
  * Frames of one flow leave in the order of capture: while one of them waits here, those behind it come here too (`flow.behind`), up to
  * MAX_BEHIND. Then the ones that C can move go past them, once: else a bulk transfer behind one odd frame would stay Python's until it
- * pauses.
+ * pauses. Those that came before their flow was known are counted when it is: among the first MAX_LOOKED_AT records, or a flood of
+ * invented addresses would make every verdict dear.
  *
  * A queue is a ring of records, each in one piece: | struct upcall | bytes | padding to 16 |; where the next one does not fit before
  * the end of the memory, a record without kind fills the rest. */
@@ -16,7 +17,7 @@
 
 enum upcall_kind { UPCALL_NOTHING, UPCALL_CAPTURE, UPCALL_DATAGRAMS, UPCALL_OPENED, UPCALL_SEND };
 
-enum { ALIGNMENT = 16 };
+enum { ALIGNMENT = 16, MAX_LOOKED_AT = 256 };
 
 struct upcall {
     uint32_t room; /* of the whole record */
@@ -172,14 +173,34 @@ bool upcalls_wait(const struct core *core)
 
 /* On the loop */
 
+/* How many of these captures wait, MAX_BEHIND at most; the one that Python has just looked at is among them. */
+static uint32_t captures_waiting(const struct core *core, const uint8_t *addresses)
+{
+    const struct upcall_queue *queue = &core->upcalls[UPCALLS_OUTBOUND];
+    uint32_t found = 0, at = queue->tail, passed = 0;
+    for (int i = 0; i < MAX_LOOKED_AT && passed < queue->used && found < MAX_BEHIND; i++) {
+        struct upcall *upcall = record_at(queue, at);
+        found += upcall->kind == UPCALL_CAPTURE && memcmp(data_of(upcall) + VNET_SIZE, addresses, ADDRESSES_SIZE) == 0;
+        passed += upcall->room;
+        at = (at + upcall->room) % UPCALL_QUEUE_SIZE;
+    }
+    return found;
+}
+
 static void give_capture(struct core *core, const uint8_t *data, uint32_t bytes)
 {
+    const uint8_t *addresses = data + VNET_SIZE; /* a capture has them, or it would not be here */
+    bool known = flows_find(core->outbound, 0, addresses) != NULL;
     PyObject *copy = PyByteArray_FromStringAndSize((const char *)data, (Py_ssize_t)bytes);
     if (copy)
         capture_to_python(core, copy);
     Py_XDECREF(copy);
-    struct flow *flow = bytes >= VNET_SIZE + ADDRESSES_SIZE ? flows_find(core->outbound, 0, data + VNET_SIZE) : NULL;
-    if (flow && flow->behind && !--flow->behind) /* 0 before: it was voided in between, and this one is new */
+    struct flow *flow = flows_find(core->outbound, 0, addresses);
+    if (flow && !known) {
+        flow->behind = captures_waiting(core, addresses);
+        flow->overtaken = flow->behind >= MAX_BEHIND;
+    }
+    if (flow && flow->behind && !--flow->behind) /* 0 before: more waited than were looked at */
         flow->overtaken = false;
 }
 
