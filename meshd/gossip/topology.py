@@ -111,6 +111,17 @@ class Topology:
             self._reachable = frozenset((self._me, *self._ways(_NOTHING)))
         return self._reachable
 
+    def beside(self, hosts: Iterable[ShortId]) -> set[ShortId]:
+        """These hosts, and all that they reach without this one."""
+        found = set(hosts) - {self._me}
+        open_ = list(found)
+        while open_:
+            for neighbour in self._edges.get(open_.pop(), ()):
+                if neighbour != self._me and neighbour not in found:
+                    found.add(neighbour)
+                    open_.append(neighbour)
+        return found
+
     # flood trees
 
     def children(self, source: ShortId) -> tuple[ShortId, ...]:

@@ -52,7 +52,7 @@ _LEARNED = b"m"
 _GROUPS = b"g"
 
 MAX_ENDPOINTS = 16
-MAX_NEIGHBOURS = 14
+MAX_NEIGHBOURS = 256  # of a hub; see `node.edges`
 MAX_MACS = 16
 MAX_ADDRESSES = 64
 MAX_NAMES = 64

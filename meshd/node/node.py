@@ -105,7 +105,7 @@ class Node:
             drops=self.drops,
             now=now,
         )
-        self.own = OwnRecords(config=config, identity=identity, gossip=self.gossip, directory=self.directory)
+        self.own = OwnRecords(config=config, identity=identity, gossip=self.gossip, directory=self.directory, rng=rng)
         self.peers = PeerTable(
             config=config,
             identity=identity,
@@ -306,6 +306,7 @@ class Node:
             self._memory.next_deadline(),
             self.queries.next_deadline(),
             self.layer2.next_deadline(now),
+            self.own.edges.next_deadline(),
             self._drain_at,
             self._sweep_at,
         )
@@ -330,6 +331,9 @@ class Node:
             self._captured(segment, mac, now)
         self.peers.handle_timer(now)
         self.links.handle_timer(now)
+        edges_due = self.own.edges.next_deadline()
+        if self.own.edges.stale or (edges_due is not None and now >= edges_due):
+            self.own.publish_links(self.peers.alive(), now)
         self._take_records(now)
         self._changes.handle_timer(now)
         self.queries.handle_timer(now)

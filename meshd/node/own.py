@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from random import Random
 
 from meshd.config import NodeConfig
 from meshd.crypto.identity import Identity
@@ -19,7 +20,6 @@ from meshd.gossip.values import (
     HOST_KEY,
     LINKS_KEY,
     MAX_ENDPOINTS,
-    MAX_NEIGHBOURS,
     MAX_TEXT,
     AttachmentValue,
     GroupsValue,
@@ -34,6 +34,7 @@ from meshd.gossip.values import (
 )
 from meshd.ids import Endpoint, HostId, Mac, SegmentId, short_id
 from meshd.node.directory import Directory
+from meshd.node.edges import Edges
 
 __all__ = ["PROTOCOL_VERSION", "OwnRecords"]
 
@@ -45,7 +46,9 @@ SEGMENT = SegmentId(0)  # the only one today
 class OwnRecords:
     """Writes this host's log. Every call that changes a MAC's owner returns the MACs whose flows are void."""
 
-    def __init__(self, *, config: NodeConfig, identity: Identity, gossip: Gossip, directory: Directory) -> None:
+    def __init__(
+        self, *, config: NodeConfig, identity: Identity, gossip: Gossip, directory: Directory, rng: Random
+    ) -> None:
         self._config = config
         self._identity = identity
         self._self = identity.host_id
@@ -55,6 +58,7 @@ class OwnRecords:
         self._attachments: dict[str, AttachmentValue] = {}
         self._learned: dict[MacKey, LearnedValue] = {}
         self._links: LinksValue | None = None
+        self.edges = Edges(directory.topology, rng)
 
     # ── who we are
 
@@ -95,8 +99,8 @@ class OwnRecords:
                 self.publish_host(now)
 
     def publish_links(self, alive: Mapping[HostId, int], now: float) -> None:
-        """The neighbours whose data path lives both ways, cheapest first where there are more than a record holds."""
-        chosen = sorted(alive.items(), key=lambda item: (item[1], item[0]))[:MAX_NEIGHBOURS]
+        """The neighbours whose data path lives both ways; where there are many, those that the mesh needs."""
+        chosen = self.edges.choose(alive, now).items()
         value = LinksValue(neighbours=tuple(sorted((short_id(host), cost) for host, cost in chosen)))
         if value != self._links:
             self._links = value

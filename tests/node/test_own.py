@@ -11,7 +11,6 @@ from meshd.gossip.values import (
     HOST_KEY,
     LINKS_KEY,
     MAX_ENDPOINTS,
-    MAX_NEIGHBOURS,
     AttachmentValue,
     HostValue,
     LearnedValue,
@@ -23,6 +22,7 @@ from meshd.gossip.values import (
 )
 from meshd.ids import Endpoint, HostId, Mac, SegmentId, short_id
 from meshd.node import Node
+from meshd.node.edges import USUAL_EDGES
 from meshd.node.own import MAX_OBSERVED
 from meshd.testing.host import SimHost
 from meshd.testing.network import SimNetwork
@@ -95,12 +95,12 @@ def test_what_is_no_news_is_not_said_again(node: Node) -> None:
     assert (node.gossip.store.own.epoch, node.gossip.get(HOST_KEY)) == before
 
 
-def test_the_links_record_takes_the_cheapest_that_fit(node: Node) -> None:
+def test_the_links_record_takes_the_cheapest(node: Node) -> None:
     alive = {HostId(bytes([number]) * 16): number % 4 for number in range(20)}
     node.own.publish_links(alive, 1.0)
     value = said(node, LINKS_KEY)
     assert isinstance(value, LinksValue)
-    assert len(value.neighbours) == MAX_NEIGHBOURS == 14
+    assert len(value.neighbours) == USUAL_EDGES == 14
     assert sorted(cost for _, cost in value.neighbours) == [0] * 5 + [1] * 5 + [2] * 4
     assert list(value.neighbours) == sorted(value.neighbours)
     node.own.publish_links({FAR: 0}, 2.0)

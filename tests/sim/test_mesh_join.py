@@ -11,6 +11,7 @@ from meshd.drops import DropReason
 from meshd.forward.paths import PathKind
 from meshd.forward.relay import RELAY_FIRST_BYTE
 from meshd.gossip.overlay import ACTIVE_LOW
+from meshd.node.edges import USUAL_EDGES
 from meshd.testing.network import LinkConditions
 from tests.sim.meshes import FakeSignatures, Mesh
 
@@ -122,6 +123,19 @@ def test_without_discovery_only_the_named_links_exist_and_floods_go_over_the_mid
     mesh.net.topology.cut_pair("h0", "h2")
     mesh.assert_floods()
     assert a.node.peers.sessions.keypair(c.host_id) is None
+    mesh.assert_sane()
+
+
+def test_a_hub_connects_more_spokes_than_it_usually_lists() -> None:
+    """Firewalls, or NATs, let each of them reach the hub and nobody else."""
+    mesh = Mesh(seed=3, hosts=USUAL_EDGES + 4, discovery=False, signatures=FakeSignatures())
+    for one, other in itertools.combinations(mesh.hosts[1:], 2):
+        mesh.net.topology.cut_pair(one.name, other.name)
+    mesh.start()
+    mesh.wait(mesh.quiet, 10.0, every=0.1)
+    mesh.assert_floods()
+    last = mesh.boxes[-4:]
+    mesh.ask(last[0], last[-1])
     mesh.assert_sane()
 
 
