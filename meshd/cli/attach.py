@@ -16,14 +16,16 @@ __all__ = ["attach", "detach"]
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[CIDR]… CONTAINER")
-@click.option("--ifname", default=DEFAULT_IFNAME, show_default=True, help="Name of the interface in the container.")
+@click.option(
+    "--ifname", help=f"Name of the interface in the container.  [default: as it was, at first {DEFAULT_IFNAME}]"
+)
 @click.option(
     "--port-security/--no-port-security",
     default=None,
     help="Let only the container's own MAC and addresses pass as sources.  [default: as it was, at first no]",
 )
 @json_option
-def attach(arguments: tuple[str, ...], ifname: str, port_security: bool | None, as_json: bool) -> None:
+def attach(arguments: tuple[str, ...], ifname: str | None, port_security: bool | None, as_json: bool) -> None:
     """Plug a running container into the mesh and print its addresses.
 
     CONTAINER is the name, the id or the beginning of the id of a Docker
@@ -45,7 +47,9 @@ def attach(arguments: tuple[str, ...], ifname: str, port_security: bool | None, 
       meshd attach --port-security 10.0.1.5/24 web
     """
     addresses, container = _split(arguments, "attach")
-    result = router().attach(container, addresses, check_ifname(ifname), port_security)
+    if ifname is not None:
+        check_ifname(ifname)
+    result = router().attach(container, addresses, ifname, port_security)
     if as_json:
         shown = {"Id": result.id, "Mac": result.mac, "Addresses": list(result.addresses)}
         say(render_json(shown))

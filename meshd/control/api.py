@@ -8,7 +8,7 @@ HTTP/1.1 with JSON over `$MESHD_DIR/meshd.sock` (0600: whoever may open it may c
     GET  /ps        {"Bridge": {"Name", "Mac"}, "Attachments": […]}, as in the report
     POST /connect   {"peers": […], "replace": bool}            → {}
     POST /forget    {"peers": […]}                             → {}
-    POST /attach    {"container", "addresses": […], "ifname", "port_security": bool or null}
+    POST /attach    {"container", "addresses": […], "ifname" or null, "port_security": bool or null}
                                                                → {"addresses", "mac", "id"}
     POST /detach    {"container", "addresses": […]}            → {"addresses", "id"}
     POST /ping      {"target"}                                 → one round trip to the router that has it (`inquiry.ping_body`)
@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from meshd.config import DEFAULT_IFNAME
 from meshd.control.inputs import Target, check_container, check_ifname, check_inquiry, parse_cidr, parse_target
 from meshd.control.limits import MAX_ADDRESSES, MAX_PEERS, MAX_WORDS
 from meshd.errors import UserError
@@ -94,7 +93,7 @@ class InquiryRequest:
 class AttachRequest:
     container: str  # name, id, unique prefix of one, pid:N or netns:NAME
     addresses: tuple[str, ...] = ()  # canonical CIDRs in the order given; none: plug in at layer 2
-    ifname: str = DEFAULT_IFNAME
+    ifname: str | None = None  # None: as it is, at first DEFAULT_IFNAME
     port_security: bool | None = None  # None: as it is, at first without
 
     @classmethod
@@ -106,7 +105,7 @@ class AttachRequest:
         return cls(
             container=_container(body),
             addresses=_addresses(body),
-            ifname=check_ifname(body.get("ifname", DEFAULT_IFNAME)),
+            ifname=None if (ifname := body.get("ifname")) is None else check_ifname(ifname),
             port_security=port_security,
         )
 

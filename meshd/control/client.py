@@ -13,7 +13,6 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meshd.config import DEFAULT_IFNAME
 from meshd.control import limits
 from meshd.control.inputs import check_container, check_ifname, check_inquiry, parse_cidr, parse_target
 from meshd.errors import UserError
@@ -69,7 +68,7 @@ class ControlClient:
         self,
         container: str,
         addresses: tuple[str, ...] = (),
-        ifname: str = DEFAULT_IFNAME,
+        ifname: str | None = None,
         port_security: bool | None = None,
     ) -> AttachResult:
         from meshd.control.api import attach_result

@@ -237,15 +237,18 @@ def _drops(drops: dict[str, int]) -> str:
 
 
 def render_ps(answer: Json, wanted: Iterable[str] = ()) -> str:
-    """`ID MAC CIDR CIDR…`, the host's own port first; with `wanted`, a line for each that is attached, under the name asked for."""
+    """`ID MAC CIDR CIDR…`, the host's own port first; with `wanted`, a line for each that is attached, under the name asked for.
+
+    Ids and names of containers in 12 characters, as Weave does; pid:N and netns:NAME whole, or `detach` could not take them.
+    """
     asked = list(wanted)
     if not asked:
-        return _lines([_expose(answer), *(_attached(one, one["Label"][:12]) for one in answer["Attachments"])])
+        return _lines([_expose(answer), *(_attached(one, one["Label"]) for one in answer["Attachments"])])
     lines = []
     for name in asked:
         if name == _EXPOSE:
             lines.append(_expose(answer))
-        lines.extend(_attached(one, name[:12]) for one in find_attachments(answer, name))
+        lines.extend(_attached(one, name if ":" in name else name[:12]) for one in find_attachments(answer, name))
     return _lines(lines)
 
 

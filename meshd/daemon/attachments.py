@@ -23,6 +23,7 @@ from meshd.capture.containers import ContainerEngine, Target, resolve_target
 from meshd.capture.netlink import Netlink
 from meshd.capture.netns import Inode, host_namespace_inode
 from meshd.capture.veth import Plug, host_ifname, plug, remove_addresses, stable_mac, unplug
+from meshd.config import DEFAULT_IFNAME
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.control.limits import MAX_ADDRESSES
 from meshd.daemon.attachment import Attachment, is_called, merge_addresses, short_id, split_addresses
@@ -119,7 +120,7 @@ class Attachments:
             id=target.full_id,
             short=target.id,
             name=target.name,
-            ifname=request.ifname,
+            ifname=DEFAULT_IFNAME,
             host_end=host_ifname(inode, self._bridge),
             mac=mac or stable_mac(self._mac_seed, target.full_id),
             addresses=(),
@@ -128,7 +129,7 @@ class Attachments:
         wanted = replace(
             wanted,
             addresses=merge_addresses(wanted.addresses, request.addresses),
-            ifname=request.ifname,
+            ifname=request.ifname or wanted.ifname,
             port_security=wanted.port_security if request.port_security is None else request.port_security,
         )
         if len(wanted.addresses) > MAX_ADDRESSES:

@@ -172,6 +172,15 @@ def test_ps_of_some(asked: list[str], lines: str) -> None:
     assert render_ps(build_report(router_view(), bridge_mac=BRIDGE_MAC), asked) == lines
 
 
+@pytest.mark.parametrize("asked", [[], ["netns:web-frontend-2"]])
+def test_a_namespaces_name_is_shown_whole(asked: list[str]) -> None:
+    """Else `detach` could not take it from here, and two of them would look like one."""
+    word = "netns:web-frontend-2"
+    named = replace(router_view().attachments[1], id=word, label=word, name=word)
+    report = build_report(router_view(attachments=(named,)), bridge_mac=BRIDGE_MAC)
+    assert render_ps(report, asked).splitlines()[-1] == f"{word} 9a:00:00:00:00:02"
+
+
 def test_an_exact_name_wins_over_the_beginning_of_an_id() -> None:
     first, second = router_view().attachments
     report = build_report(router_view(attachments=(first, replace(second, name="5e2b"))))

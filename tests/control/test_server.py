@@ -144,6 +144,7 @@ BAD_BODIES = [
     ("/attach", b'{"container": "a", "ifname": "sixteen-letters!"}', "malformed interface name 'sixteen-letters!'"),
     ("/attach", b'{"container": "a", "ifname": ".."}', "malformed interface name '..'"),
     ("/attach", b'{"container": "a", "ifname": "a/b"}', "malformed interface name 'a/b'"),
+    ("/attach", b'{"container": "a", "ifname": ""}', "malformed interface name ''"),
     ("/attach", b'{"container": "a", "ifname": 7}', "malformed interface name 7"),
     ("/detach", b'{"container": null}', "'container' must be a string"),
     ("/detach", b'{"container": "a", "ifname": "b"}', "unknown field 'ifname' in the request"),

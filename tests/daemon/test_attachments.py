@@ -72,6 +72,22 @@ def test_attaching_twice_is_attaching_once(world: World) -> None:
     play(test())
 
 
+def test_an_interface_keeps_the_name_that_it_was_given(world: World) -> None:
+    """Nobody has to repeat it; also over a restart of the router."""
+    world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE, ifname="eth1")
+        await world.plug_in("web", TWO)
+        world.attachments = world.router()
+        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        await world.plug_in("web", THREE)
+        (plug,) = world.plugged.values()
+        assert (plug.ifname, plug.addresses) == ("eth1", (ONE, TWO, THREE))
+
+    play(test())
+
+
 @pytest.mark.parametrize(
     "failure",
     [OSError(errno.ENODEV, "no such device"), UserError("has an interface mesh0 already"), RuntimeError("bug")],

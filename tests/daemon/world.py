@@ -182,7 +182,7 @@ class World:
     # what users do
 
     async def plug_in(
-        self, word: str, *addresses: str, ifname: str = "mesh0", port_security: bool | None = None
+        self, word: str, *addresses: str, ifname: str | None = None, port_security: bool | None = None
     ) -> AttachResult:
         request = AttachRequest(container=word, addresses=addresses, ifname=ifname, port_security=port_security)
         return await self.attachments.attach(request)
