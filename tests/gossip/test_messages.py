@@ -269,7 +269,7 @@ def test_kinds_of_a_later_version_are_opaque() -> None:
         ("host", 1, "two\nlines"),
         ("links", 1, ((b"neighbor", 4),)),
         ("links", 1, ((b"neighbor", 0), (b"neighbor", 1))),
-        ("links", 1, tuple((bytes((n,)) * 8, 0) for n in range(15))),
+        ("links", 1, tuple((n.to_bytes(8, "big"), 0) for n in range(257))),
         ("attachment", 1, "another container"),
         ("attachment", 3, (b"\x01\x00\x5e\x00\x00\x01",)),
         ("attachment", 4, ("10.0.0.256/8",)),
