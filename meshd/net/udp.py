@@ -19,13 +19,14 @@ from meshd.errors import UserError
 from meshd.ids import Endpoint
 from meshd.net.scope import host_of
 
-__all__ = ["MAX_DATAGRAM", "SOCKET_BUFFER", "UdpPort", "open_udp_port"]
+__all__ = ["MAX_DATAGRAM", "PASSED_OVER", "SOCKET_BUFFER", "UdpPort", "open_udp_port"]
 
 Buffer = bytes | bytearray | memoryview
 
 MAX_DATAGRAM = 65535
 SOCKET_BUFFER = 8 << 20
 SEND_BUFFER = 4 << 20
+PASSED_OVER = 64
 
 # linux/udp.h, asm-generic/socket.h, linux/in.h, linux/in6.h: not all in Python 3.11's socket module
 _UDP_SEGMENT, _UDP_GRO = 103, 104
@@ -74,10 +75,11 @@ class UdpPort:
         self._socket.close()
 
     def receive(self) -> tuple[bytes, int, Endpoint, int] | None:
-        """One read. Empty datagrams and errors that ICMP left on the socket are passed over."""
-        while True:
+        """One read. Empty datagrams and errors that ICMP left on the socket are passed over, PASSED_OVER of them: then it is as if
+        nothing had come, though the socket is readable still, and whoever waits for it has their turn."""
+        for _ in range(PASSED_OVER):
             try:
-                data, ancillary, _, address = self._receive(MAX_DATAGRAM, _ANCILLARY)
+                data, ancillary, _flags, address = self._receive(MAX_DATAGRAM, _ANCILLARY)
             except BlockingIOError:
                 return None
             except OSError as error:
@@ -86,6 +88,8 @@ class UdpPort:
                 raise
             if data:
                 break
+        else:
+            return None
         segment = len(data)
         for level, kind, value in ancillary:
             if level == socket.IPPROTO_UDP and kind == _UDP_GRO:

@@ -13,7 +13,7 @@ import pytest
 from meshd.drops import DropReason
 from meshd.errors import UserError
 from meshd.ids import Endpoint
-from meshd.net.udp import SOCKET_BUFFER, UdpPort, open_udp_port
+from meshd.net.udp import PASSED_OVER, SOCKET_BUFFER, UdpPort, open_udp_port
 
 WAIT_MS = 5000
 
@@ -78,6 +78,17 @@ def test_an_empty_datagram_is_passed_over(ports: tuple[UdpPort, UdpPort]) -> Non
     a, b = ports
     a._socket.sendto(b"", b.local)
     a.send((b"x",), 0, b.local)
+    assert datagrams(b, 1) == [b"x"]
+
+
+def test_a_flood_of_empty_datagrams_ends_a_read(ports: tuple[UdpPort, UdpPort]) -> None:
+    """Else it could go on for ever in one wake-up of the loop."""
+    a, b = ports
+    for _ in range(PASSED_OVER):
+        a._socket.sendto(b"", b.local)
+    a.send((b"x",), 0, b.local)
+    assert readable(b)
+    assert b.receive() is None
     assert datagrams(b, 1) == [b"x"]
 
 
