@@ -15,13 +15,16 @@ from meshd.drops import DropReason
 from meshd.forward.coalesce import MAX_SERIES
 from meshd.forward.engine.asking import MAX_ROUTES
 from meshd.forward.engine.native import _core
+from meshd.forward.engine.native.engine import NativeEngine
 from meshd.forward.engine.python import PUMP_BYTES, PUMP_SECONDS
 from meshd.forward.engine.tables import MAX_KEY_DATAGRAMS, MAX_SEND_BYTES, MAX_SEND_DATAGRAMS, Flow, FlowTable
 from meshd.forward.entries import MAX_ENTRY_SIZE
 from meshd.forward.header import DATA_OVERHEAD
 from meshd.forward.relay import RELAY_OVERHEAD
 from meshd.forward.slots import FIRST_PEER, LOCAL, drop_slot
-from meshd.ids import Mac, SlotId
+from meshd.ids import Mac, Relayed, SlotId
+from tests.engine.pair import Side
+from tests.engine.row import ONE, SIZE, TWO, Row
 
 BACKENDS = _core.backends()
 KEY, NONCE = bytes(range(32)), bytes(range(12))
@@ -235,3 +238,23 @@ def test_core_refuses_what_is_not_its_own() -> None:
     assert not peer.open
     assert core.drop_key(5) == 0
     assert SlotId(FIRST_PEER) == 256
+
+
+def test_what_is_relayed_is_not_wrapped_once_more() -> None:
+    """The pump could not send it and left it for Python; meanwhile the next hop has lost its own direct path."""
+
+    class Native(Side):
+        engine_type = NativeEngine
+
+    class NativeRow(Row):
+        side_type = Native
+
+    row = NativeRow()
+    engine, third = row.a.engine, SlotId(TWO + 1)
+    assert isinstance(engine, NativeEngine)
+    engine.set_path(third, row.b.endpoint, 1472)
+    engine.set_send_key(third, row.suite, b"\x33" * 32, 77, b"\x44" * 32)
+    engine.set_path(ONE, Relayed(row.r.origin), SIZE, via=third)
+    engine.native_send(ONE, TWO, b"\x18" + bytes(99), 100)
+    assert row.a.drops == {"no_path": 1}
+    assert row.a.port.sent == []

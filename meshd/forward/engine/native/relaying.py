@@ -12,7 +12,7 @@ from meshd.crypto.replay import ReplayWindow
 from meshd.drops import DropReason
 from meshd.forward.engine.native import _core
 from meshd.forward.engine.native.halves import NativePeer, NativeSendKey, native_aead
-from meshd.forward.engine.relaying import Relaying
+from meshd.forward.engine.relaying import Relaying, RelayPort
 from meshd.forward.engine.tables import Peer, ReceiveKey, RelayReceive, RelaySend, SendKey
 from meshd.forward.relay import RELAY_OVERHEAD, RelayHeader, hop_head, relay_suite
 
@@ -60,7 +60,9 @@ class NativeRelaying(Relaying):
     def native_send(self, via: Peer, source: Peer | None, data: bytes, size: int) -> None:
         """Relayed datagrams of one size, the last one perhaps shorter, that C could not send: those of `source`, or of others."""
         count = -(-len(data) // size)
-        if via.port is None or via.endpoint is None:
+        if (
+            via.port is None or via.endpoint is None or isinstance(via.port, RelayPort)
+        ):  # it has no direct path any more
             self._drops.add(DropReason.NO_PATH, count)
             return
         reason = via.port.send((data,), size if count > 1 else 0, via.endpoint)
