@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.layers.inet import IP, IPOption
+from scapy.packet import Packet
 
 from meshd.crypto.aead import Suite
 from meshd.drops import DropReason
@@ -118,6 +120,7 @@ class Play:
         self.frames: dict[str, list[bytes]] = {"b": [], "c": [], "a": []}
         self.network.fault = self.faults
         self.sizes = {B: 1472, C: 1472}
+        self.looked_at: list[tuple[object, ...]] = []
         self.rekey()
 
     def rekey(self) -> None:
@@ -132,9 +135,28 @@ class Play:
                 sender.engine.set_send_key(at, self.suite, key, index)
         self.generation += 1
 
-    def shrink(self, size: int) -> None:
+    def shrink(self, size: int, aggregate: int | None) -> None:
         self.sizes[B] = size
-        self.a.engine.set_path(B, self.b.endpoint, size)
+        self.a.engine.set_path(B, self.b.endpoint, size, aggregate_limit=aggregate)
+
+    def lose_path(self) -> None:
+        """New keys bring it back."""
+        self.a.engine.set_path(B, None, 0)
+
+    def lose_key(self) -> None:
+        self.a.engine.drop_send_key(B)
+
+    def void(self) -> None:
+        for side in (self.a, self.b):
+            side.engine.void_flows()
+
+    def look(self) -> None:
+        for name, side in (("a", self.a), ("b", self.b)):
+            side.engine.set_mirror(lambda *what, name=name: self.looked_at.append((name, *what[:2], bytes(what[2]))))
+
+    def look_away(self) -> None:
+        for side in (self.a, self.b):
+            side.engine.set_mirror(None)
 
     def move(self, last: int) -> None:
         upcalls = self.a.upcalls
@@ -162,7 +184,7 @@ class Play:
 
     def seen(self) -> dict[str, object]:
         """Everything that somebody could tell the engines apart by."""
-        result: dict[str, object] = {"wire": dict(self.faults.wire), "frames": self.frames}
+        result: dict[str, object] = {"wire": dict(self.faults.wire), "frames": self.frames, "looked at": self.looked_at}
         for name, side in (("a", self.a), ("b", self.b), ("c", self.c)):
             upcalls = side.upcalls
             result[f"{name} drops"] = side.drops
@@ -220,17 +242,39 @@ plain_frames = st.one_of(
 
 @st.composite
 def super_frames(draw: st.DrawFn) -> bytes:
-    version, size = draw(st.sampled_from([4, 6])), draw(st.sampled_from([60, 536, 1000, 1300, 1306, 1320]))
-    total = size * draw(st.integers(1, 12)) + draw(st.integers(0, 60))
+    """Of one segment and of many, the last one of a byte and more; the largest that an entry takes, and one more."""
+    version, size = (
+        draw(st.sampled_from([4, 6])),
+        draw(st.sampled_from([1, 60, 536, 1000, 1300, 1306, 1320, 8900, 16329, 16330])),
+    )
+    total = size * draw(st.integers(1, min(12, 64_000 // size))) + draw(st.integers(0, 60))
+    padding = 4 * draw(st.sampled_from([0, 0, 1, 10])) if version == 4 else 0
     if draw(st.booleans()):
         flags = draw(st.sampled_from(["A", "A", "PA", "FPA", "CA", "CEPA", "EA", "SA"]))
-        options = draw(st.sampled_from([[], [("NOP", None), ("NOP", None), ("Timestamp", (9, 8))]]))
-        seq, ident = draw(st.sampled_from([1000, 0xFFFFF000])), draw(st.sampled_from([1, 0xFFFE]))
-        packet = tcp(
-            PAYLOAD[:total], version, draw(st.sampled_from([None, 7])), ident, seq=seq, flags=flags, options=options
+        options = draw(
+            st.sampled_from([[], [("NOP", None), ("NOP", None), ("Timestamp", (9, 8))], [("NOP", None)] * 40])
         )
-        return super_frame(packet, size, ecn="C" in flags)
-    return super_frame(udp(PAYLOAD[:total], version), size)
+        seq, ident = draw(st.sampled_from([1000, 0xFFFFF000])), draw(st.sampled_from([1, 0xFFFE]))
+        packet = tcp(PAYLOAD[:total], version, None, ident, seq=seq, flags=flags, options=options)
+        data = super_frame(with_options(packet, padding), size, ecn="C" in flags)
+    else:
+        data = super_frame(with_options(udp(PAYLOAD[:total], version), padding), size)
+    return tagged(data, draw(st.sampled_from([0, 0, 0, 1, 2, 3])))
+
+
+def with_options(packet: Packet, size: int) -> Packet:
+    """IPv4 options of so many bytes."""
+    if size:
+        packet[IP].options = [IPOption(b"\x01" * size)]
+    return packet
+
+
+def tagged(data: bytes, tags: int) -> bytes:
+    """The same capture with VLAN tags, of which two are looked behind."""
+    flags, gso_type, header_length, gso_size, start, offset = decode_vnet(data)
+    more = 4 * tags
+    head = vnet(flags, gso_type, header_length + more, gso_size, start + more, offset)
+    return head + data[10:22] + b"\x81\x00\x00\x07" * tags + data[22:]
 
 
 def is_ipv6(data: bytes) -> bool:
@@ -268,13 +312,23 @@ def carry(batch: list[bytes]) -> Step:
     return lambda play: play.carry(*batch)
 
 
+def shrink(size: int, aggregate: int | None) -> Step:
+    return lambda play: play.shrink(size, aggregate)
+
+
 steps = st.one_of(
     st.lists(captures, min_size=1, max_size=12).map(carry),
     st.lists(captures, min_size=1, max_size=12).map(carry),
     st.lists(captures, min_size=1, max_size=12).map(carry),
     st.lists(plain_frames, min_size=1, max_size=3).map(lambda batch: lambda play: play.back(*batch)),
     st.just(Play.rekey),
-    st.sampled_from([40, 100, 552, 1000, 1400, 1472, 9000]).map(lambda size: lambda play: play.shrink(size)),
+    st.lists(captures, min_size=1, max_size=2).map(lambda few: carry(few * 50)),
+    st.builds(
+        shrink,
+        st.sampled_from([40, 100, 552, 1000, 1400, 1472, 9000, 20_000]),
+        st.sampled_from([None, None, 0, 47, 400, 1472, 9000, 20_000]),
+    ),
+    st.sampled_from([Play.lose_path, Play.lose_key, Play.void, Play.look, Play.look_away]),
     kinds.map(lambda last: lambda play: play.move(last)),
     st.binary(min_size=1, max_size=30).map(lambda body: lambda play: play.control(body)),
 )
