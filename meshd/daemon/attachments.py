@@ -20,6 +20,7 @@ from functools import partial
 from typing import Protocol
 
 from meshd.capture.containers import ContainerEngine, Target, resolve_target
+from meshd.capture.links import find_link
 from meshd.capture.netlink import Netlink
 from meshd.capture.netns import Inode, host_namespace_inode
 from meshd.capture.veth import Plug, host_ifname, plug, remove_addresses, stable_mac, unplug
@@ -316,17 +317,24 @@ class Attachments:
     # ── what happens by itself
 
     async def link_removed(self, host_end: str) -> None:
-        """A host end is gone: its namespace has ended, or somebody removed the interface."""
+        """A host end is gone: its namespace has ended, or somebody removed the interface. It may be told late: then it is there anew."""
         async with self._change:
-            for attachment in list(self._by_namespace.values()):
-                if attachment.host_end == host_end:
-                    self._by_namespace.pop(attachment.namespace)
-                    self._directory.detach(attachment.id)
-                    await self._guards.remove(host_end)
-                    _log.info("%s has gone, and its attachment with it", attachment.name)
-                    # a process or a named namespace: nobody starts it again under this name
-                    if ":" in attachment.id or attachment.id in self._removed:
-                        await self._unwant(attachment.id)
+            ours = [attachment for attachment in self._by_namespace.values() if attachment.host_end == host_end]
+            if not ours or await self._is_there(host_end):
+                return
+            for attachment in ours:
+                self._by_namespace.pop(attachment.namespace)
+                self._directory.detach(attachment.id)
+                await self._guards.remove(host_end)
+                _log.info("%s has gone, and its attachment with it", attachment.name)
+                # a process or a named namespace: nobody starts it again under this name
+                if ":" in attachment.id or attachment.id in self._removed:
+                    await self._unwant(attachment.id)
+
+    async def _is_there(self, host_end: str) -> bool:
+        with contextlib.suppress(OSError):
+            return await self._netlink.run(lambda ipr: find_link(ipr, host_end)) is not None
+        return False
 
     async def links_resync(self, present: Sequence[str]) -> None:
         for attachment in list(self._by_namespace.values()):

@@ -289,6 +289,22 @@ def test_the_end_of_the_old_namespace_may_be_told_late(world: World) -> None:
     play(test())
 
 
+def test_the_end_of_an_interface_may_be_told_when_it_is_there_anew(world: World) -> None:
+    """Detached and attached again at once: what is plugged in now stays known, and guarded."""
+    world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        (end,) = world.plugged
+        await world.take_out("web")
+        await world.plug_in("web", ONE)
+        seen, guarded = world.as_seen(), dict(world.guarded)
+        await world.attachments.link_removed(end)
+        assert (world.as_seen(), world.guarded) == (seen, guarded)
+
+    play(test())
+
+
 @pytest.mark.parametrize("name", ["pid:4711", "netns:blue"])
 def test_a_process_or_a_named_namespace_does_not_come_back(world: World, name: str) -> None:
     world.container(name, 100, id=name)
@@ -311,6 +327,9 @@ def test_links_of_others_are_none_of_ours(world: World) -> None:
         await world.attachments.link_removed("mv0000000000")
         await world.attachments.links_resync(list(world.plugged))
         assert world.as_seen() == seen
+        await world.attachments.links_resync([])  # a list from before it was plugged in
+        assert world.as_seen() == seen
+        world.plugged.clear()
         await world.attachments.links_resync([])
         assert world.attachments.views() == ()
 
@@ -600,8 +619,7 @@ def test_a_container_that_does_not_run_is_detached_for_its_next_start(world: Wor
 
     async def test() -> None:
         attached = await world.plug_in("web", ONE, TWO)
-        web.runs = False
-        await world.attachments.link_removed(next(iter(world.plugged)))
+        await world.attachments.link_removed(world.end("web"))
         assert (await world.take_out(word, TWO)).addresses == (TWO,)
         assert world.disk[web.id].addresses == (ONE,)
         gone = await world.take_out(word)
@@ -621,8 +639,7 @@ def test_a_part_of_a_name_detaches_nothing_that_does_not_run(world: World) -> No
 
     async def test() -> None:
         await world.plug_in("web", ONE)
-        web.runs = False
-        await world.attachments.link_removed(next(iter(world.plugged)))
+        await world.attachments.link_removed(world.end("web"))
         with pytest.raises(UserError):
             await world.take_out("we")
         assert world.disk[web.id].addresses == (ONE,)

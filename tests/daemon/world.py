@@ -142,6 +142,9 @@ class World:
         self.log.append(("unplug", host_end))
         return self.plugged.pop(host_end, None) is not None
 
+    def find_link(self, _ipr: IPRoute, name: str) -> object:
+        return self.plugged.get(name)
+
     def remove_addresses(self, namespace_fd: int, ifname: str, texts: Sequence[str]) -> tuple[str, ...]:
         os.fstat(namespace_fd)
         self.log.append(("take", ifname, tuple(texts)))
@@ -208,6 +211,7 @@ def make_world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(module, "resolve_target", world.resolve)
     monkeypatch.setattr(module, "plug", world.plug)
     monkeypatch.setattr(module, "unplug", world.unplug)
+    monkeypatch.setattr(module, "find_link", world.find_link)
     monkeypatch.setattr(module, "remove_addresses", world.remove_addresses)
     monkeypatch.setattr(module, "host_namespace_inode", lambda: HOST_NAMESPACE)
     return world
