@@ -317,7 +317,7 @@ class Attachments:
     # ── what happens by itself
 
     async def link_removed(self, host_end: str) -> None:
-        """A host end is gone: its namespace has ended, or somebody removed the interface. It may be told late: then it is there anew."""
+        """A host end is gone: its namespace has ended, or somebody removed the interface. Told late, it may be there anew."""
         async with self._change:
             ours = [attachment for attachment in self._by_namespace.values() if attachment.host_end == host_end]
             if not ours or await self._is_there(host_end):
