@@ -43,7 +43,7 @@ class Inquiries:
 
     async def ping(self, word: str) -> PingView:
         """Raises UserError for a word that names nothing in the mesh."""
-        found = find(word, self._node.directory)
+        found = find(word, self._node.directory, self._node.living())
         name, nickname = name_of(self._node, found.host)
         if found.host == self._node.host_id:
             return PingView(target=found.text, name=name, nickname=nickname, rtt_ms=0.0, path=None)
@@ -53,7 +53,7 @@ class Inquiries:
 
     async def trace(self, word: str) -> TraceView:
         """Raises UserError for a word that names nothing in the mesh."""
-        found = find(word, self._node.directory)
+        found = find(word, self._node.directory, self._node.living())
         own = found.host == self._node.host_id
         rtt_ms = 0.0 if own else await self._round_trip(found.host)
         legs = () if own else await self._legs(found.host)

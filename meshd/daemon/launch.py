@@ -15,8 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -150,27 +151,50 @@ def _start(options: LaunchOptions, paths: Paths, lock: int, progress: Callable[[
     log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     mode = "restart" if options.restart else "once"
     argv = [sys.executable, "-m", "meshd.daemon.supervise", str(paths.run), str(lock), str(given), mode]
+    supervisor = None
     try:
-        supervisor = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env=_environment(),
-            pass_fds=(lock, given),
-            start_new_session=True,
-        )
-    finally:
-        os.close(given)
-        os.close(log)
-    try:
+        try:
+            with _interrupts_held():
+                supervisor = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd="/",
+                    env=_environment(),
+                    pass_fds=(lock, given),
+                    start_new_session=True,
+                )
+        finally:
+            os.close(given)
+            os.close(log)
         return _await_answer(ready, paths, progress)
     except BaseException:
-        _end(supervisor)
+        if supervisor is not None:
+            _end(supervisor)
         raise
     finally:
         os.close(ready)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C is raised at the end. Raised by Popen itself, it would leave a process that nobody knows, and so nobody ends."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _end(supervisor: subprocess.Popen[bytes]) -> None:

@@ -69,11 +69,11 @@ def known_words(node: Node) -> Known:
     """What `ping` and `trace` know, too: containers of all hosts by name, id and its beginning; hosts by name, nickname or id."""
 
     def containers(word: str) -> frozenset[bytes]:
-        found = containers_called(word, node.directory)
+        found = containers_called(word, node.directory, node.living())
         return frozenset(one.mac for one in found if one.mac is not None)
 
     def peer(word: str) -> SlotId | None:
-        found = [one for one in hosts_called(word, node.directory) if one.host != node.host_id]
+        found = [one for one in hosts_called(word, node.directory, node.living()) if one.host != node.host_id]
         if len(found) > 1:
             names = ", ".join(one.text for one in found)
             raise UserError(f"{word!r} may be any of {names}", hint="give a name that only one has")

@@ -367,6 +367,10 @@ class Node:
         self._changes.void(self.own.expire_learned(now))
         self._changes.void([key.mac for key in fdb.thaw(now)])
 
+    def living(self) -> frozenset[HostId]:
+        """This host and all that are alive."""
+        return self.reach.alive | {self.host_id}
+
     # ── from the engine
 
     def _flood_children(self, origin: ShortId) -> Collection[HostId] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -266,6 +267,34 @@ def test_an_interrupted_launch_ends_the_router(paths: Paths, tmp_path: Path, mon
     monkeypatch.setattr(launching, "_await_answer", interrupt)
     with pytest.raises(KeyboardInterrupt):
         launch(LaunchOptions(), paths)
+    assert tree(tmp_path) == {}
+
+
+def test_an_interrupt_while_the_process_is_made_ends_it(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the moment in which it is there and nobody has its number yet."""
+    play(monkeypatch, "time.sleep(60)")
+    monkeypatch.setattr(launching, "END_TIMEOUT_S", 5.0)
+    real = subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = real(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(100):  # instructions before which Python looks at signals
+            pass
+        return process
+
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(subprocess, "Popen", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            launch(LaunchOptions(), paths)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, former)
+    (process,) = _started
+    assert process.returncode is not None
     assert tree(tmp_path) == {}
 
 

@@ -62,6 +62,18 @@ def test_a_word_that_fits_several_lists_them(bench: Bench) -> None:
     assert label(B, "alpha") in str(error.value)
 
 
+@pytest.mark.parametrize("word", ["alpha", "db"])
+def test_a_host_that_is_dead_makes_no_name_ambiguous(bench: Bench, word: str) -> None:
+    """As one that was installed anew: its former identity is remembered under the same name, with the same containers."""
+    bench.put(B, replace(host(b"b" * 32, "alpha"), name=Mac(B[:6])))
+    bench.put(A, attached(MAC, name="db"))
+    for alive in ({A, B}, set[HostId]()):
+        with pytest.raises(UserError, match="may be any of"):
+            find(word, bench.directory, alive)
+    for alive in ({A}, {B}):
+        assert {find(word, bench.directory, alive).host} == alive
+
+
 def test_the_holder_of_an_address_that_two_have_is_found(bench: Bench) -> None:
     bench.put(B, attached(OTHER, addresses=("10.0.1.5/24",), name="thief"))
     assert find("10.0.1.5", bench.directory) == Found(
