@@ -11,8 +11,8 @@ and such a frame is forged, or came round a loop. The container might not speak 
 
 More than MAX_MOVES moves of a MAC within MOVE_WINDOW and it is *frozen* (RFC 7432 § 15.1): two places really have it. Nobody
 raises a frozen MAC, so the owner stays, and stays the same on every host, since the owner is a function of the claims even
-then. It thaws when it has not moved for MOVE_WINDOW. A move is a change of owner by a new claim; that a host became
-unreachable is none.
+then; when no host that can be reached has it any more, the next one to see it does. It thaws when it has not moved for
+MOVE_WINDOW. A move is a change of owner by a new claim; that a host became unreachable is none.
 
 The caller publishes: `local_sight` and `next_number` say with which number, `expire_learned` what to withdraw (learned MACs
 unseen for LEARNED_AGE, and those that a better claim has overtaken, so that moved MACs are no conflict for long).
@@ -147,6 +147,7 @@ class Fdb:
         "_reachable",
         "_self",
         "drops",
+        "refused",
     )
 
     def __init__(self, self_id: HostId, drops: DropCounters | None = None) -> None:
@@ -160,6 +161,7 @@ class Fdb:
         self._learn_bucket = TokenBucket(LEARN_RATE, LEARN_RATE)
         self._events: deque[FdbEvent] = deque(maxlen=MAX_EVENTS)  # the oldest alarm gives way
         self.drops = drops if drops is not None else DropCounters()
+        self.refused = False  # a new MAC was over LEARN_RATE: whoever looks at it again sets it back
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -251,6 +253,11 @@ class Fdb:
         entry = self._entries.get(MacKey(segment, mac))
         return None if entry is None else entry.owner
 
+    def holds(self, segment: SegmentId, mac: Mac) -> tuple[HostId | None, bool]:
+        """The owner, and whether it has the MAC attached: what verdicts depend on."""
+        entry = self._entries.get(MacKey(segment, mac))
+        return (None, False) if entry is None else (entry.owner, entry.attached)
+
     def own_claim(self, segment: SegmentId, mac: Mac) -> Claim | None:
         """The best claim that this host itself has, whoever's holds: what `local_sight` asks to have raised."""
         entry = self._entries.get(MacKey(segment, mac))
@@ -282,8 +289,9 @@ class Fdb:
         """A frame with this source was captured here. Returns the number that our claim must get, None: nothing to publish.
 
         The claim is that of our attachment, where we have one, else a learned one. Nothing: ours is the best of its kind (hidden
-        ones included: a MAC that left a dead host must not go back to it), the MAC is attached elsewhere or frozen, the number
-        cannot grow, or it is new and over LEARN_RATE or MAX_LEARNED (TABLE_FULL); the next frame asks again.
+        ones included: a MAC that left a dead host must not go back to it), the MAC is attached elsewhere, or frozen and some
+        host's, the number cannot grow, or it is new and over LEARN_RATE (`refused`) or MAX_LEARNED (TABLE_FULL). Its flow is cached
+        all the same: the caller asks again for those that go on to be seen.
         """
         if is_multicast(mac) or not any(mac):
             return None  # no station's address
@@ -292,7 +300,7 @@ class Fdb:
         if entry is None or not entry.claims:
             return 1 if self._may_learn(now) else None
         entry.last_seen = entry.local_seen = now
-        if key in self._frozen or self.attached_elsewhere(segment, mac):
+        if (key in self._frozen and entry.owner is not None) or self.attached_elsewhere(segment, mac):
             return None
         kind = ClaimKind.ATTACHMENT if entry.has(self._self, ClaimKind.ATTACHMENT) else ClaimKind.LEARNED
         rivals = [(host, claim.number) for host, claim in entry.ranked() if claim.kind is kind]
@@ -408,7 +416,10 @@ class Fdb:
         if len(self._learned) >= MAX_LEARNED:
             self.drops.add(DropReason.TABLE_FULL)
             return False
-        return self._learn_bucket.take(now)
+        if self._learn_bucket.take(now):
+            return True
+        self.refused = True
+        return False
 
     @staticmethod
     def _rested(entry: _Entry, now: float) -> bool:

@@ -46,7 +46,7 @@ class Applied:
 
     host: HostId | None = None  # this host's record is new, other, or gone
     topology: bool = False
-    owners: tuple[Mac, ...] = ()  # MACs whose owner is another now
+    owners: tuple[Mac, ...] = ()  # MACs whose owner is another now, or has them attached now, or no longer
     groups: bool = False  # frames to some group may go elsewhere now
 
 
@@ -163,9 +163,9 @@ class Directory:
         if isinstance(new, AttachmentValue):
             self.attachments[host, new.container_id] = new
         touched = tuple(dict.fromkeys((*_macs(old), *_macs(new))))
-        before = [self.fdb.lookup(segment, mac) for segment, mac in touched]
+        before = [self.fdb.holds(segment, mac) for segment, mac in touched]
         self.set_claims(host, old, new, now)
-        after = [self.fdb.lookup(segment, mac) for segment, mac in touched]
+        after = [self.fdb.holds(segment, mac) for segment, mac in touched]
         return tuple(mac for (_, mac), was, now_is in zip(touched, before, after, strict=True) if was != now_is)
 
     def set_claims(self, host: HostId, old: _Claim | None, new: _Claim | None, now: float) -> None:

@@ -11,6 +11,7 @@ Times are the driver's monotonic seconds. No call blocks, and no call sends: see
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -40,7 +41,7 @@ from meshd.node.peers import PeerTable
 from meshd.node.queries import Queries
 from meshd.node.reach import Reach
 from meshd.node.routes import Routes
-from meshd.node.upcalls import EngineUpcalls
+from meshd.node.upcalls import MAX_SIGHTS, EngineUpcalls
 from meshd.node.view import build_view
 from meshd.node.ways import way_to
 from meshd.views import NodeView
@@ -48,7 +49,8 @@ from meshd.views import NodeView
 __all__ = ["LATE_S", "Node"]
 
 LATE_S = 1.0  # a timer later than this: the process or the machine stood still, and keys may have expired meanwhile
-SWEEP_S = 60.0  # learned MACs are aged, frozen ones thawed
+SWEEP_S = 60.0  # learned MACs are aged, frozen ones thawed, those that could not be learned looked at again
+SWEEP_AGAIN_S = 5.0  # where too many were new at once
 DRAIN_S = 0.05  # a link whose socket was full is asked again
 ALL_PARTS_S = (
     0.01  # while records wait, everything else has its turn at least so often, and not between any two slices of them
@@ -87,6 +89,7 @@ class Node:
         self.notices = Notices()
         self._liveness = LivenessCounter(boot)
         self._outputs: list[Output] = []
+        self._swept_at = now
         self._sweep_at = now + SWEEP_S
         self._drain_at: float | None = None
         self._all_parts_at = now
@@ -361,11 +364,18 @@ class Node:
 
     def _sweep(self, now: float) -> None:
         fdb = self.directory.fdb
-        for captured, mac, at in self.engine.sources(self._sweep_at - SWEEP_S):
+        sources = self.engine.sources(self._swept_at)
+        for captured, mac, at in sources:
             fdb.touch(SEGMENT, mac, at, local=captured)
-        self._sweep_at = now + SWEEP_S
+        self._swept_at, self._sweep_at = now, now + SWEEP_S
         self._changes.void(self.own.expire_learned(now))
         self._changes.void([key.mac for key in fdb.thaw(now)])
+        fdb.refused = False
+        elsewhere = (mac for captured, mac, _ in sources if captured and fdb.lookup(SEGMENT, mac) != self.host_id)
+        for mac in itertools.islice(elsewhere, MAX_SIGHTS):  # their flows are cached: nobody asks again
+            self._captured(SEGMENT, mac, now)
+            if fdb.refused:
+                break
 
     def living(self) -> frozenset[HostId]:
         """This host and all that are alive."""
@@ -387,6 +397,8 @@ class Node:
         except UserError:
             self.notices.add("this host announces too much already: new MACs are not announced", now)
         self._changes.take_alarms(now)
+        if self.directory.fdb.refused:
+            self._sweep_at = min(self._sweep_at, now + SWEEP_AGAIN_S)
 
     # ── from the peers (PeerEvents)
 

@@ -19,10 +19,10 @@ from meshd.ids import Address, HostId, Mac, SegmentId, ShortId, SlotId, is_multi
 from meshd.node.layer2 import Layer2
 from meshd.node.peers import Peer, PeerTable
 
-__all__ = ["EngineUpcalls", "Noted"]
+__all__ = ["MAX_SIGHTS", "EngineUpcalls", "Noted"]
 
 MAX_CONTROLS = 4096  # probes, echoes, byes since the last settling
-MAX_SIGHTS = 1024  # MACs captured since then; more wait for their next frame
+MAX_SIGHTS = 1024  # MACs captured since then; more are found by the next sweep
 
 
 @dataclass(slots=True)

@@ -261,6 +261,19 @@ def test_thaw_after_a_rest(fdb: Fdb) -> None:
     assert fdb.conflicts() == []
 
 
+def test_a_frozen_mac_that_nobody_has_any_more_is_claimed_where_it_is_seen(fdb: Fdb) -> None:
+    """The wrong one of two had it, and died: else it would be no host's until it thaws, and get ten frames a second."""
+    last = bounce(fdb, MAX_MOVES + 1)
+    fdb.drop_claim(A, SEG, MAC, last)
+    fdb.set_reachable([C])
+    assert fdb.is_frozen(SEG, MAC)
+    assert fdb.lookup(SEG, MAC) is None
+    assert fdb.local_sight(SEG, MAC, last + 1) == 8
+    fdb.set_claim(A, SEG, MAC, 8, LEARNED, "", last + 1)
+    fdb.set_reachable([B, C])
+    assert fdb.lookup(SEG, MAC) == A
+
+
 def test_a_move_while_frozen_prolongs_it(fdb: Fdb) -> None:
     last = bounce(fdb, MAX_MOVES + 1)
     fdb.set_claim(C, SEG, MAC, 50, LEARNED, "", last + 100)

@@ -191,6 +191,14 @@ def test_learned_and_attached_claims_of_one_mac(bench: Bench) -> None:
     assert bench.put_raw(B, learned_key(MAC), None).owners == (MAC,)
 
 
+def test_a_mac_that_its_owner_attaches_or_detaches_is_news(bench: Bench) -> None:
+    """Another host drops frames with this source from then on, or no longer; these verdicts are cached."""
+    bench.put(B, LearnedValue(mac=MAC, segment=ZERO, claim=3))
+    assert bench.put(B, attached(MAC, claim=1)) == Applied(owners=(MAC,))
+    assert bench.delete(B, attached(MAC, claim=1)).owners == (MAC,)
+    assert bench.directory.fdb.lookup(ZERO, MAC) == B
+
+
 def test_a_record_that_changes_its_segment_leaves_nothing_behind(bench: Bench) -> None:
     """Else a member could fill the tables of all with one record."""
     for number in range(20):

@@ -6,8 +6,10 @@ import pytest
 
 from meshd.crypto.wire import MessageType
 from meshd.drops import DropReason
+from meshd.forward.fdb import LEARN_RATE
 from meshd.forward.path import PathState
-from meshd.ids import Endpoint
+from meshd.ids import Endpoint, Mac
+from meshd.node.node import SWEEP_AGAIN_S
 from meshd.testing.host import FRAME_TYPE, SimHost
 from meshd.testing.network import LinkConditions
 from tests.sim.meshes import BROADCAST, SEGMENT, Mesh
@@ -407,6 +409,30 @@ def test_a_forged_source_takes_nothing_from_a_silent_container(seed: int) -> Non
     mesh.boxes[0].send(silent.mac, sent)
     mesh.run(0.5)
     assert silent.payloads() == [sent]
+    mesh.assert_sane()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_more_stations_at_once_than_may_be_learned_in_a_second_are_learned_soon_after(seed: int) -> None:
+    """Their flows go on and ask nobody again; who is not announced gets ten frames a second from each sender."""
+    mesh = meshed(seed, hosts=2)
+    host, (far, here) = mesh.hosts[1], mesh.boxes
+    stations = [Mac(b"\x02\xaa" + number.to_bytes(4, "big")) for number in range(3 * int(LEARN_RATE))]
+
+    def all_speak() -> None:
+        for number, station in enumerate(stations):
+            host.from_container(here, far.mac + station + FRAME_TYPE + b"hello")
+            if number % 50 == 0:
+                mesh.run(0.1)  # or the other host would have more new flows at once than it answers upcalls for
+
+    all_speak()
+    mesh.run(0.5)
+    fdb = mesh.hosts[0].node.directory.fdb
+    assert sum(fdb.lookup(SEGMENT, station) == host.host_id for station in stations) < len(stations)
+    for _ in range(4 * int(SWEEP_AGAIN_S)):
+        all_speak()
+        mesh.run(1.0)
+    assert all(fdb.lookup(SEGMENT, station) == host.host_id for station in stations)
     mesh.assert_sane()
 
 
