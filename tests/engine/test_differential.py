@@ -343,6 +343,12 @@ def test_without_faults(story: list[Step], suite: Suite) -> None:
     compare(story, *both(0, 0.0, suite))
 
 
+def test_aggregates_on_the_largest_paths() -> None:
+    """Those of stories are seldom large enough."""
+    small = towards(capture(udp(PAYLOAD[:1300])), 1)
+    compare([shrink(20_000, 20_000), carry([small] * 2), carry([small] * 60)], *both(0, 0.0, Suite.AES_256_GCM))
+
+
 @given(st.lists(steps, min_size=1, max_size=8), st.integers(0, 1 << 30), st.sampled_from([0.05, 0.5]))
 def test_with_faults(story: list[Step], seed: int, rate: float) -> None:
     compare(story, *both(seed, rate, Suite.AES_256_GCM))

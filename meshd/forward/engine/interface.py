@@ -240,7 +240,8 @@ class Engine(Protocol):
 
         To `Relayed(…)`: each in a datagram of type 8, sent where the *direct* path of `via` leads; `max_datagram` is that of the
         datagram inside.
-        `aggregate_limit`: how large those of several entries may be; None: AGGREGATE_LIMIT, or what the path takes if that is less.
+        `aggregate_limit`: how large those of several entries may be, no larger than one entry; None: AGGREGATE_LIMIT, or what the
+        path takes if that is less.
         `measured`: the size is found out, not a guess: senders of larger frames may be told (ICMP).
         """
         ...

@@ -18,6 +18,7 @@ from meshd.forward.engine.interface import DatagramPort, FlowView, FramePort, Mi
 from meshd.forward.engine.outbound import Outbound
 from meshd.forward.engine.relaying import BY_RELAY, Relaying, RelayPort
 from meshd.forward.engine.tables import AGGREGATE_LIMIT, MAX_RECEIVE_KEYS, Flow, Peer, ReceiveKey, SendKey
+from meshd.forward.entries import MAX_ENTRY_SIZE
 from meshd.forward.header import FLAG_VOUCHED, data_header_head
 from meshd.forward.slots import FIRST_PEER, MAX_PEERS
 from meshd.ids import Address, Endpoint, Mac, ShortId, SlotId
@@ -106,7 +107,8 @@ class PythonEngine:
         state.path_set = True
         state.endpoint, state.port = self._way(endpoint, via)
         state.max_datagram = max_datagram
-        state.aggregate_limit = min(AGGREGATE_LIMIT if aggregate_limit is None else aggregate_limit, max_datagram)
+        limit = AGGREGATE_LIMIT if aggregate_limit is None else aggregate_limit
+        state.aggregate_limit = min(limit, max_datagram, MAX_ENTRY_SIZE)
         state.measured = measured
         self._changed(state)
         self._outbound.release(state, self._now)
