@@ -47,7 +47,7 @@ __all__ = ["MAX_RESOLUTIONS", "SLOW_CALLBACK_S", "Driver", "KnownHosts"]
 _log = logging.getLogger(__name__)
 
 SLOW_CALLBACK_S = 0.002
-MAX_SIDE_READS = 64  # 0.3 ms
+MAX_SIDE_DATAGRAMS = 64  # 0.3 ms; the last read may bring as many once more
 MAX_RESOLUTIONS = 64  # names being looked up at one time; a further one waits for its next retry
 RETRY_S = 0.1  # after a wake-up that failed
 LOG_EVERY_S = 10.0  # a bug that each packet meets must not fill the disk
@@ -212,11 +212,10 @@ class Driver:
 
     def _pump_side(self, port: DatagramPort, now: float) -> None:
         """Handshakes, few at a time: what else is readable has its turn before the next ones."""
-        for _ in range(MAX_SIDE_READS):
-            received = port.receive()
-            if received is None:
-                return
+        left = MAX_SIDE_DATAGRAMS
+        while left > 0 and (received := port.receive()) is not None:
             data, size, source, overflow = received
+            left -= -(-len(data) // size)
             lost = (overflow - self._overflows.get(port.fileno(), 0)) & 0xFFFFFFFF
             self._overflows[port.fileno()] = overflow
             self._node.receive_handshakes(data, size, source, lost, now)

@@ -176,6 +176,7 @@ class SidePort:
         self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.near.setblocking(False)
         self.overflow = 0
+        self.grouped = 1  # in one read
 
     def fileno(self) -> int:
         return self.near.fileno()
@@ -186,7 +187,7 @@ class SidePort:
         except BlockingIOError:
             return None
         self.overflow += 2
-        return data, len(data), Endpoint("192.0.2.1", 1), self.overflow
+        return data, len(data) // self.grouped, Endpoint("192.0.2.1", 1), self.overflow
 
 
 class Bench:
@@ -527,6 +528,19 @@ def test_handshakes_have_ports_of_their_own_and_what_these_lost_is_told() -> Non
         await bench.node.until(lambda: len(bench.node.of("handshakes")) == 3)
         assert bench.node.of("handshakes") == [(bytes((number,)), 1, 2) for number in range(3)]
         assert bench.engine.datagrams == []
+
+    run(test)
+
+
+def test_few_handshakes_are_read_at_a_time_however_many_come_in_one_read() -> None:
+    """The kernel puts equal ones of one source together, 64 of them."""
+
+    async def test(bench: Bench) -> None:
+        bench.side_port.grouped = driving.MAX_SIDE_DATAGRAMS // 2 + 1
+        for _ in range(4):
+            bench.side_port.far.send(bytes(bench.side_port.grouped))
+        bench.driver._pump_side(cast(DatagramPort, bench.side_port), 1.0)
+        assert len(bench.node.of("handshakes")) == 2
 
     run(test)
 
