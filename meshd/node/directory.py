@@ -45,7 +45,7 @@ class Applied:
     """What a change came to."""
 
     host: HostId | None = None  # this host's record is new, other, or gone
-    topology: bool = False
+    topology: bool = False  # other edges, or hosts at their ends
     owners: tuple[Mac, ...] = ()  # MACs whose owner is another now, or has them attached now, or no longer
     groups: bool = False  # frames to some group may go elsewhere now
 
@@ -155,7 +155,8 @@ class Directory:
             self.hosts[host] = value
             self._by_static.setdefault(value.x25519, set()).add(host)
             self._by_short[short_id(host)] = host
-        return Applied(host=host)
+        # edges name hosts by short ids, which mean nothing before and after
+        return Applied(host=host, topology=before is None or value is None)
 
     def _claims(self, host: HostId, old: _Claim | None, new: _Claim | None, now: float) -> tuple[Mac, ...]:
         if isinstance(old, AttachmentValue):

@@ -103,15 +103,15 @@ def bench() -> Bench:
 
 
 def test_a_host_is_known_by_id_and_by_key(bench: Bench) -> None:
-    assert bench.put(A, host(b"a" * 32)) == Applied(host=A)
+    assert bench.put(A, host(b"a" * 32)) == Applied(host=A, topology=True)
     directory = bench.directory
     assert directory.host_of_static(b"a" * 32) == A
     assert directory.identity_of_static(b"a" * 32) == b"e" * 32
     assert directory.host_of_short(short_id(A)) == A
     assert directory.label_of(A) == "0a:0a:0a:0a:0a:0a(host)"
-    bench.put(A, host(b"n" * 32, "renamed"))  # a new key: the old one means nothing any more
+    assert bench.put(A, host(b"n" * 32, "renamed")) == Applied(host=A)  # a new key: the old one means nothing any more
     assert (directory.host_of_static(b"a" * 32), directory.host_of_static(b"n" * 32)) == (None, A)
-    assert bench.delete(A, host()) == Applied(host=A)
+    assert bench.delete(A, host()) == Applied(host=A, topology=True)
     assert directory.host_of_static(b"n" * 32) is directory.identity_of_static(b"n" * 32) is None
     assert directory.host_of_short(short_id(A)) is None
     assert directory.label_of(A) == "02:02:02:02:02:02"
@@ -234,7 +234,7 @@ def test_own_claims_do_not_pass_here(bench: Bench) -> None:
     assert bench.put(ME, attached(MAC)) == Applied()
     assert bench.put(ME, LearnedValue(mac=MAC, segment=ZERO, claim=1)) == Applied()
     assert len(bench.directory.fdb) == 0
-    assert bench.put(ME, host()) == Applied(host=ME)
+    assert bench.put(ME, host()) == Applied(host=ME, topology=True)
 
 
 # ── links

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,7 +14,8 @@ from meshd.gossip.gossip import SLICE
 from meshd.gossip.link import ControlLink
 from meshd.gossip.messages import Message, Records
 from meshd.gossip.records import Batch, Record, sign_record
-from meshd.ids import Mac
+from meshd.gossip.values import HOST_KEY, LINKS_KEY, LearnedValue, LinksValue, encode_value, learned_key
+from meshd.ids import Mac, SegmentId, short_id
 from meshd.node.node import ALL_PARTS_S
 from meshd.node.peers import PeerTable
 from tests.sim.meshes import FakeSignatures, Mesh, mesh_key
@@ -73,15 +76,43 @@ def test_what_is_passed_on_of_a_burst_goes_out_together(monkeypatch: pytest.Monk
     assert sent < 5  # not one for each slice
 
 
+@pytest.mark.parametrize("first", [LINKS_KEY, HOST_KEY])
+def test_a_far_host_is_there_in_whatever_order_its_records_come(first: bytes) -> None:
+    """Its host record may have been written again since its links, and more than a moment's records may lie between the two."""
+    mesh = Mesh(seed=5, hosts=2, signatures=FakeSignatures())
+    mesh.start()
+    mesh.wait(mesh.meshed, 10.0)
+    here, there = mesh.hosts
+    far = host_id_of(FAR_KEY)
+    there.node.own.publish_links({here.host_id: 0, far: 0}, there.now)
+    links = encode_value(LinksValue(neighbours=((short_id(there.host_id), 0),)))
+    mac = Mac(b"\x02\xcc\0\0\0\1")
+    own = here.node.directory.hosts[here.host_id]
+    said = {LINKS_KEY: links, HOST_KEY: encode_value(replace(own, ed25519=FAR_KEY, x25519=b"\x08" * 32, endpoints=()))}
+    order = [first, *(said.keys() - {first})]
+    for number, key in enumerate([*order, learned_key(mac)]):
+        value = said.get(key) or encode_value(LearnedValue(mac=mac, segment=SegmentId(0), claim=1))
+        link = next(link for link, host in here.node.gossip.links.items() if host == there.host_id)
+        here.node.gossip.receive(link, Records((batch_of([(number + 1, key, value)], start=number),)), here.now)
+        here.wake()
+        mesh.run(1.0)
+    assert far in here.node.reach.alive
+    assert here.node.directory.fdb.lookup(SegmentId(0), mac) == far
+
+
+FAR_KEY = b"\x07" * 32
+
+
 def publisher(count: int) -> Batch:
     """What a host far away says, `count` records."""
-    public = b"\x07" * 32
-    blank = Record(host_id_of(public), 1, 0, b"", b"v", b"")
-    sign = FakeSignatures().signer
-    records = [blank._replace(seq=number + 1, key=b"z%d" % number) for number in range(count)]
-    identity = cast(Identity, SimpleNamespace(ed25519_public=public))
+    return batch_of([(number + 1, b"z%d" % number, b"v") for number in range(count)])
+
+
+def batch_of(records: Sequence[tuple[int, bytes, bytes]], start: int = 0) -> Batch:
+    sign = FakeSignatures().signer(cast(Identity, SimpleNamespace(ed25519_public=FAR_KEY)))
+    unsigned = [Record(host_id_of(FAR_KEY), 1, seq, key, value, b"") for seq, key, value in records]
     mesh_id = mesh_key(5).mesh_id
-    return Batch(public, 1, 0, True, None, tuple(sign_record(mesh_id, record, sign(identity)) for record in records))
+    return Batch(FAR_KEY, 1, start, True, None, tuple(sign_record(mesh_id, record, sign) for record in unsigned))
 
 
 def test_everything_else_has_its_turn_while_records_wait(monkeypatch: pytest.MonkeyPatch) -> None:
