@@ -174,7 +174,7 @@ def _find_pair(ipr: IPRoute, namespace_fd: int, want: Plug) -> Link | None:
     if outer is None:
         if named is not None:
             raise UserError(
-                f"the container has an interface {want.ifname} already, and it is not meshd's",
+                f"the container has an interface {want.ifname} already, and it is not this router's",
                 hint="give another name with --ifname",
             )
         return None

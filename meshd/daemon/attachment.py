@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from meshd.capture.containers import SHORT_ID_LENGTH
 from meshd.capture.guards import Guard
@@ -43,6 +43,21 @@ class Attachment:
             mac=parse_mac(wanted.mac),
             addresses=wanted.addresses,
             port_security=wanted.port_security,
+        )
+
+    def with_all_of(self, before: WantedAttachment, is_free: Callable[[str], bool]) -> Attachment:
+        """A container that is plugged in again gets what it had, and of its addresses those that nobody has taken meanwhile.
+
+        Its own start may be what calls for that, or its user, who was faster. A namespace of a former one's name is another one.
+        """
+        if ":" in before.id and Inode(*before.namespace) != self.namespace:
+            return self
+        return replace(
+            self,
+            ifname=before.ifname,
+            mac=parse_mac(before.mac),
+            addresses=tuple(filter(is_free, before.addresses)),
+            port_security=before.port_security,
         )
 
     def view(self, drops: dict[str, int]) -> AttachmentView:

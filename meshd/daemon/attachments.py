@@ -65,6 +65,7 @@ class Attachments:
         guards: PortGuards,
         netlink: Netlink,
         remember: Callable[[Callable[[State], None]], Awaitable[None]],
+        notice: Callable[[str], None],
         bridge: str,
         mtu: int,
         mac_seed: bytes,
@@ -75,6 +76,7 @@ class Attachments:
         self._guards = guards
         self._netlink = netlink
         self._remember = remember
+        self._notice = notice
         self._bridge = bridge
         self._mtu = mtu
         self._host_mtu = host_mtu
@@ -116,16 +118,7 @@ class Attachments:
         present = self._by_namespace.get(inode)
         if present is None and len(self._of_others(target)) >= MAX_ATTACHMENTS:
             raise UserError(f"this host has {MAX_ATTACHMENTS} attachments, and that is the limit")
-        wanted = present or Attachment(
-            namespace=inode,
-            id=target.full_id,
-            short=target.id,
-            name=target.name,
-            ifname=DEFAULT_IFNAME,
-            host_end=host_ifname(inode, self._bridge),
-            mac=mac or stable_mac(self._mac_seed, target.full_id),
-            addresses=(),
-        )
+        wanted = present or self._as_it_was(target, mac)
         self._refuse_taken(request.addresses, wanted.id)
         wanted = replace(
             wanted,
@@ -154,9 +147,26 @@ class Attachments:
         shown = request.addresses or wanted.addresses
         return AttachResult(addresses=shown, mac=format_mac(wanted.mac), id=wanted.short)
 
+    def _as_it_was(self, target: Target, mac: Mac | None) -> Attachment:
+        new = Attachment(
+            namespace=target.namespace.inode,
+            id=target.full_id,
+            short=target.id,
+            name=target.name,
+            ifname=DEFAULT_IFNAME,
+            host_end=host_ifname(target.namespace.inode, self._bridge),
+            mac=mac or stable_mac(self._mac_seed, target.full_id),
+            addresses=(),
+        )
+        before = self._wanted.get(target.full_id)
+        return new if before is None else new.with_all_of(before, lambda one: not self._held(one, new.id))
+
+    def _held(self, address: str, attachment_id: str) -> str | None:
+        return self._directory.address_holder(address, not_of=attachment_id)
+
     def _refuse_taken(self, addresses: Sequence[str], attachment_id: str) -> None:
         for address in addresses:
-            holder = self._directory.address_holder(address, not_of=attachment_id)
+            holder = self._held(address, attachment_id)
             if holder is not None:
                 raise UserError(
                     f"{address.split('/')[0]} is held by {holder}", hint="choose another address, or detach it there"
@@ -373,7 +383,10 @@ class Attachments:
         self._by_namespace[attachment.namespace] = attachment
 
     async def restore(self, attachment_id: str) -> None:
-        """Attach again what the user once attached, if it runs; quietly leave it where it does not."""
+        """Attach again what the user once attached, if it runs; quietly leave it where it does not.
+
+        One that runs and cannot be attached is a notice in `status`: nobody waits for an answer, and it is not in the mesh.
+        """
         async with self._change:
             wanted = self._wanted.get(attachment_id)
             if wanted is None:
@@ -390,13 +403,17 @@ class Attachments:
                     return
                 if attachment_id.startswith("pid:") and target.namespace.inode != wanted.namespace:
                     raise UserError("another process has its number by now")
-                await self._attach(target, request, parse_mac(wanted.mac))
             except UserError as error:
                 if any(attachment.id == attachment_id for attachment in self._by_namespace.values()):
                     return  # by those who share its network
                 _log.info("%s is not attached again: %s", wanted.name, error)
                 if attachment_id.startswith("pid:"):
                     await self._unwant(attachment_id)
+                return
+            try:
+                await self._attach(target, request, parse_mac(wanted.mac))
+            except UserError as error:
+                self._notice(f"{wanted.name} runs, but is not attached again: {error}")
                 return
             self._misfits.discard(attachment_id)
         _log.info("%s is attached again", wanted.name)

@@ -218,6 +218,7 @@ class Router:
             guards=self._guards,
             netlink=self._netlink,
             remember=self._writer.run,
+            notice=lambda text: self._node.notices.add(text, self._clock()),
             bridge=self._devices.capturing.bridge,
             mtu=self._underlay.interface_mtu,
             mac_seed=key.mesh_id + self._node.host_id,  # `netns:web` may be on several hosts

@@ -274,6 +274,51 @@ def test_a_container_that_is_started_again_is_as_it_was(world: World) -> None:
     play(test())
 
 
+@pytest.mark.parametrize(
+    ("asked", "taken", "has"), [((), (), (ONE, TWO)), ((THREE,), (), (ONE, TWO, THREE)), ((), (ONE,), (TWO,))]
+)
+def test_who_attaches_it_before_its_start_is_seen_takes_nothing_from_it(
+    world: World, asked: tuple[str, ...], taken: tuple[str, ...], has: tuple[str, ...]
+) -> None:
+    """`docker restart web && meshd attach web`: guarded as before, under the same MAC, with what nobody else has by now."""
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        first = await world.plug_in("web", ONE, TWO, ifname="eth1", port_security=True)
+        await world.attachments.link_removed(world.end("web"))
+        web.runs, web.namespace = True, 200
+        world.held.update(dict.fromkeys(taken, "another"))
+        await world.plug_in("web", *asked)
+        await world.attachments.restore(web.id)
+        (view,) = world.attachments.views()
+        assert (view.mac, view.addresses, view.ifname, view.port_security) == (first.mac, has, "eth1", True)
+        assert world.guarded[view.host_ifname].port_security
+
+    play(test())
+
+
+def test_one_that_runs_and_cannot_be_attached_again_is_told_of(world: World) -> None:
+    """Its address was given away while it did not run. Nothing of it is plugged in, and it is not forgotten."""
+    web = world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE)
+        await world.attachments.link_removed(world.end("web"))
+        await world.attachments.restore(web.id)
+        assert world.notices == []  # it does not run: nothing to tell
+        web.runs, web.namespace = True, 200
+        world.held[ONE] = "container db on host2"
+        await world.attachments.restore(web.id)
+        (notice,) = world.notices
+        assert notice.startswith("web runs, but is not attached again: 10.1.0.1 is held by container db on host2")
+        assert (world.attachments.views(), world.plugged) == ((), {})
+        del world.held[ONE]
+        await world.attachments.restore(web.id)
+        assert world.attachments.views()[0].addresses == (ONE,)
+
+    play(test())
+
+
 def test_the_end_of_the_old_namespace_may_be_told_late(world: World) -> None:
     web = world.container("web", 100)
 

@@ -57,6 +57,7 @@ class World:
     disk: dict[str, WantedAttachment] = field(default_factory=dict)
     guarded: dict[str, Guard] = field(default_factory=dict)  # by host end
     no_nft: bool = False
+    notices: list[str] = field(default_factory=list)
     plug_failure: Exception | None = None
     publish_failure: Exception | None = None
     engine_failure: UserError | None = None
@@ -74,6 +75,7 @@ class World:
             guards=self,
             netlink=cast(Netlink, self),
             remember=self.remember,
+            notice=self.notices.append,
             bridge=bridge,
             mtu=mtu,
             mac_seed=SEED,
