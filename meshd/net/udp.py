@@ -119,8 +119,12 @@ class UdpPort:
     def _send_cut(self, data: bytes, size: int, destination: Endpoint) -> DropReason | None:
         for at in range(0, len(data), size):
             reason = self._send_one((data[at : at + size],), (), destination)
-            if reason is not None:
-                return reason if at == 0 else None
+            if reason is not None and at == 0:
+                return reason
+            if (
+                reason is DropReason.QUEUE_FULL
+            ):  # another one is about one datagram (a firewall's): those behind it may pass
+                break
         return None
 
     def _send_one(

@@ -277,8 +277,9 @@ static int send_run(struct peer *peer, const uint8_t *data, uint32_t bytes, uint
     return code;
 }
 
-/* The same cut by us. Returns how many went out; 0 with errno. */
-static uint32_t send_cut(struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count)
+/* The same cut by us; `sent`: how many went out. Returns why others did not, or 0. Once some were sent, a refusal is about one
+ * datagram (a firewall's), and the ones behind it may pass. */
+static int send_cut(struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent)
 {
     struct mmsghdr messages[MAX_SEND_DATAGRAMS];
     struct iovec parts[MAX_SEND_DATAGRAMS];
@@ -288,17 +289,22 @@ static uint32_t send_cut(struct peer *peer, const uint8_t *data, uint32_t bytes,
         messages[i].msg_hdr = (struct msghdr){
             .msg_name = &peer->address, .msg_namelen = peer->address_size, .msg_iov = &parts[i], .msg_iovlen = 1};
     }
-    uint32_t sent = 0;
-    for (int tries = 0; sent < count && tries < SEND_TRIES;) {
-        int done = sendmmsg(peer->port->fd, messages + sent, count - sent, MSG_DONTWAIT);
-        if (done > 0)
-            sent += (uint32_t)done;
-        else if (is_stale(errno))
-            tries++;
-        else
+    int code = 0;
+    for (uint32_t at = 0, tries = 0; at < count;) {
+        int done = sendmmsg(peer->port->fd, messages + at, count - at, MSG_DONTWAIT);
+        if (done > 0) {
+            at += (uint32_t)done;
+            *sent += (uint32_t)done;
+            continue;
+        }
+        if (is_stale(errno) && ++tries < SEND_TRIES)
+            continue;
+        code = errno;
+        if (!*sent || is_full(code))
             break;
+        at++;
     }
-    return sent;
+    return code;
 }
 
 /* At most MAX_SEND_DATAGRAMS of one size, the last one perhaps shorter, to `hop`. They are those of `source`: the same peer, or one
@@ -312,11 +318,13 @@ unsigned send_parts(struct core *core, struct peer *hop, struct peer *source, co
         return 0;
     }
     if (count > 1 && !port->segmenting) {
-        *sent = send_cut(hop, data, bytes, size, count);
+        int code = send_cut(hop, data, bytes, size, count, sent);
         if (*sent == count)
             return 0;
-        if (*sent || is_full(errno))
+        if (is_full(code))
             return DROP_QUEUE_FULL;
+        if (*sent)
+            return DROP_SEND_FAILED;
     } else {
         int code = send_run(hop, data, bytes, count > 1 ? size : 0);
         if (!code) {
