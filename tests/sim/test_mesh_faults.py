@@ -436,6 +436,34 @@ def test_more_stations_at_once_than_may_be_learned_in_a_second_are_learned_soon_
     mesh.assert_sane()
 
 
+def test_a_host_with_a_hundred_containers_goes_and_no_other_flow_is_asked_for_again() -> None:
+    """Verdicts come at a rate: were all flows void, those between the others would lose frames for it."""
+    mesh = meshed(1, hosts=3)
+    one, other, third = mesh.hosts
+    far, here, _ = mesh.boxes
+    for number in range(100):
+        third.attach(f"web{number}")
+    stations = [Mac(b"\x02\xaa" + number.to_bytes(4, "big")) for number in range(300)]
+    mesh.run(2.0)
+
+    def speak(some: list[Mac]) -> bytes:
+        payload = mesh.payload()
+        for station in some:
+            other.from_container(here, far.mac + station + FRAME_TYPE + payload)
+        mesh.run(0.5)
+        return payload
+
+    for _ in range(2):  # the first time they are learned, which voids their flows
+        for at in range(0, len(stations), 50):
+            speak(stations[at : at + 50])
+        mesh.run(2 * SWEEP_AGAIN_S)
+    third.stop()
+    mesh.wait(lambda: third.host_id not in one.node.reach.alive, 1.0)
+    sent = speak(stations)
+    assert far.payloads().count(sent) == len(stations)
+    mesh.assert_sane()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_an_address_held_twice_is_shown_everywhere_and_the_holder_is_named(seed: int) -> None:
     mesh = meshed(seed)
