@@ -71,7 +71,7 @@ def parse_addresses(texts: Iterable[str]) -> tuple[Address, ...]:
 def give_addresses(ipr: IPRoute, ifname: str, addresses: Sequence[Address]) -> tuple[Address, ...]:
     """Add those that are missing and return them. If one is refused, none of them stays. Raises OSError or NetlinkError."""
     index = require_link(ipr, ifname).index
-    present = set(interface_addresses(ipr, ifname))
+    present = set(_every_address(ipr, ifname))
     given: list[Address] = []
     try:
         for address in addresses:
@@ -87,7 +87,7 @@ def give_addresses(ipr: IPRoute, ifname: str, addresses: Sequence[Address]) -> t
 def take_addresses(ipr: IPRoute, ifname: str, addresses: Sequence[Address]) -> tuple[Address, ...]:
     """Remove those that are there and return them. The primary address of a subnet takes no other with it."""
     index = require_link(ipr, ifname).index
-    present = interface_addresses(ipr, ifname)
+    present = _every_address(ipr, ifname)
     taken = []
     if any(address.version == 4 for address in addresses):
         # Linux removes a subnet's secondary addresses with its primary one unless told to promote them.
@@ -102,13 +102,17 @@ def take_addresses(ipr: IPRoute, ifname: str, addresses: Sequence[Address]) -> t
 
 def interface_addresses(ipr: IPRoute, ifname: str) -> tuple[Address, ...]:
     """All but IPv6 link-local ones, which the kernel gives and takes by itself."""
+    return tuple(
+        address for address in _every_address(ipr, ifname) if not (address.version == 6 and address.ip.is_link_local)
+    )
+
+
+def _every_address(ipr: IPRoute, ifname: str) -> tuple[Address, ...]:
+    """Also IPv6 link-local ones: a user may give some, too."""
     index = require_link(ipr, ifname).index
-    found = []
-    for message in ipr.get_addr(index=index):
-        address = ipaddress.ip_interface(f"{address_of(message)}/{message['prefixlen']}")
-        if not (address.version == 6 and address.ip.is_link_local):
-            found.append(address)
-    return tuple(found)
+    return tuple(
+        ipaddress.ip_interface(f"{address_of(message)}/{message['prefixlen']}") for message in ipr.get_addr(index=index)
+    )
 
 
 def ensure_multicast_route(ipr: IPRoute, ifname: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,20 @@ def test_twice_is_once(world: World) -> None:
     assert world.plug(world.one, "10.2.1.1/24").added == ()
     assert addresses(world.one) == ("10.2.1.1/24", "10.2.2.1/24")
     assert len(world.host.links()) == 3
+
+
+def test_a_link_local_address_is_one_like_others(world: World) -> None:
+    """The kernel gives one by itself, which is none of ours; what the user gave can be given again, and taken."""
+
+    def link_local() -> set[str]:
+        (link,) = json.loads(world.one.command("ip", "-j", "-6", "addr", "show", "dev", "mesh0"))
+        return {entry["local"] for entry in link["addr_info"] if entry["scope"] == "link"}
+
+    assert world.plug(world.one, "fe80::5/64").added == ("fe80::5/64",)
+    assert world.plug(world.one, "fe80::5/64", "10.2.1.1/24").added == ("10.2.1.1/24",)
+    assert "fe80::5" in link_local()
+    assert remove_addresses(world.one.fd, "mesh0", ["fe80::5/64"]) == ("fe80::5/64",)
+    assert "fe80::5" not in link_local()
 
 
 def test_again_after_the_bridge_was_made_anew(world: World) -> None:
