@@ -51,7 +51,9 @@ class Writer:
     def put(self, key: bytes, value: bytes, now: float) -> int | None:
         if not 0 < len(key) <= MAX_KEY or key == FLOOR_KEY or len(value) > MAX_VALUE:
             raise LocalProtocolError(f"no record may have a key of {len(key)} and a value of {len(value)} bytes")
-        if key not in _ESSENTIAL and self._room() < len(key) + len(value):
+        held = self.get(key)
+        growth = len(key) + len(value) if held is None else len(value) - len(held)
+        if key not in _ESSENTIAL and growth > 0 and self._room() < growth:  # what changes must be said, however full it is
             raise UserError("this host announces too much already", hint="detach containers that are no longer needed")
         return self._write(key, value, now)
 

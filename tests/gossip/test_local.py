@@ -87,6 +87,10 @@ def test_the_own_quota_is_the_users_business() -> None:
         writer.put(b"k%d" % n, bytes(MAX_VALUE), float(n))
     with pytest.raises(UserError, match="announces too much"):
         writer.put(b"one more", bytes(MAX_VALUE), 100.0)
+    writer.put(b"k3", b"m" * MAX_VALUE, 110.0)  # as a MAC's claim that is raised
+    assert writer.get(b"k3") == b"m" * MAX_VALUE
+    with pytest.raises(UserError, match="announces too much"):
+        writer.put(b"H", bytes(MAX_VALUE), 120.0)
     for key in (HOST_KEY, LINKS_KEY):  # who we are, and whom we reach, is said still
         assert writer.put(key, bytes(500), 150.0 + len(key)) is not None or writer.get(key) == bytes(500)
     writer.delete(b"k1", 200.0)
