@@ -53,7 +53,8 @@ class Writer:
             raise LocalProtocolError(f"no record may have a key of {len(key)} and a value of {len(value)} bytes")
         held = self.get(key)
         growth = len(key) + len(value) if held is None else len(value) - len(held)
-        if key not in _ESSENTIAL and growth > 0 and self._room() < growth:  # what changes must be said, however full it is
+        # what does not grow must be said, however full the log is
+        if key not in _ESSENTIAL and growth > 0 and self._room() < growth:
             raise UserError("this host announces too much already", hint="detach containers that are no longer needed")
         return self._write(key, value, now)
 

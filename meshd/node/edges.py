@@ -29,6 +29,7 @@ class Edges:
         self._topology = topology
         self._rng = rng
         self._version = -1
+        self._many = False
         self._listed: frozenset[HostId] = frozenset()
         self._alone: dict[HostId, float] = {}  # since when
         self._extra: dict[HostId, float] = {}  # until when
@@ -36,7 +37,7 @@ class Edges:
     @property
     def stale(self) -> bool:
         """The graph has changed since the last choice, and that counts."""
-        return bool(self._alone or self._extra) and self._version != self._topology.version
+        return self._many and self._version != self._topology.version
 
     def next_deadline(self) -> float | None:
         waiting = [since + ALONE_S for host, since in self._alone.items() if host not in self._extra]
@@ -47,6 +48,7 @@ class Edges:
         self._version = self._topology.version
         order = sorted(alive, key=lambda host: (alive[host], host))
         usual, rest = order[:USUAL_EDGES], order[USUAL_EDGES:]
+        self._many = bool(rest)
         alone = self._not_reached(usual, rest)
         self._alone = {host: self._alone.get(host, now) for host in alone}
         self._extra = {host: until for host, until in self._extra.items() if host in alive and now < until}

@@ -54,6 +54,20 @@ def test_of_many_the_cheapest_and_soon_those_that_nobody_else_reaches() -> None:
     assert edges.choose(dict.fromkeys(NEAR, 0), due).keys() == set(NEAR)
 
 
+def test_a_neighbour_whose_other_ways_are_lost_far_away_is_listed() -> None:
+    topology = Topology(short_id(HUB))
+    edges, alive = Edges(topology, Random(1)), dict.fromkeys(SPOKES[: USUAL_EDGES + 1], 0)
+    say(topology, FAR[0], [HUB, NEAR[0]])
+    say(topology, NEAR[0], [HUB, FAR[0]])
+    assert edges.choose(alive, 0.0).keys() == set(NEAR)
+    assert edges.next_deadline() is None
+    before = edges.stale
+    say(topology, NEAR[0], [HUB])
+    assert (before, edges.stale) == (False, True)
+    edges.choose(alive, 1.0)
+    assert edges.choose(alive, 1.0 + ALONE_S).keys() == alive.keys()
+
+
 def test_a_spoke_that_grows_dearer_stays_listed() -> None:
     edges = Edges(Topology(short_id(HUB)), Random(1))
     edges.choose(dict.fromkeys(NEAR, 0), 0.0)

@@ -1,9 +1,9 @@
 """A nemesis: a seeded run of random faults and changes over a whole mesh, and what must hold when it has ended.
 
-Every second or so one thing happens: a host is killed, stopped, started or loses its power, a link is cut one way or both, a
-group is cut off, all is healed, the network gets worse or better, a container comes, goes or moves; frames go to and fro all the
-time. Then everything is healed and started, and the mesh is given time: the same records everywhere, every container known under
-its host and nothing else, every container answers every other, a broadcast comes once.
+Every second or so one thing happens: a host is killed, stopped, started, restored from a backup, suspended, or loses its power, a
+link is cut one way or both, a group is cut off, all is healed, the network gets worse or better, a container comes, goes or moves;
+frames go to and fro all the time. Then everything is healed and started, and the mesh is given time: the same records everywhere,
+every container known under its host and nothing else, every container answers every other, a broadcast comes once.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Nemesis:
         mesh.start()
         acts = [self.kill, self.lose_power, self.stop, self.restart, self.cut, self.cut_one_way, self.split]
         acts += [self.heal, self.weather, self.attach, self.detach, self.move, *[self.start_one] * 3]
+        acts += [self.restore, self.stand_still]
         end = mesh.clock_now + seconds
         while mesh.clock_now < end:
             rng.choice(acts)()
@@ -115,6 +116,23 @@ class Nemesis:
             for other in self.mesh.hosts:
                 self.mesh.net.topology.mend(host.name, other.name)
             host.start()
+
+    def restore(self) -> None:
+        """From a backup, of some lives ago."""
+        if (host := self._victim()) is not None:
+            host.kill()
+            host.boot = max(0, host.boot - self.rng.randint(1, 3))
+            self._note(f"restore {host.name} to boot {host.boot}")
+            host.start()
+
+    def stand_still(self) -> None:
+        """The process is stopped, or the machine suspended; nothing else happens meanwhile."""
+        if (host := self._one(True)) is not None:
+            seconds = self.rng.choice([0.7, 5.0, 40.0, 200.0])
+            self._note(f"{host.name} stands still for {seconds} s")
+            host.pause()
+            self.mesh.run(seconds)
+            host.resume()
 
     def cut(self) -> None:
         pair = self._two()
