@@ -22,7 +22,9 @@ from meshd.forward.entries import MAX_ENTRY_SIZE
 from meshd.forward.header import DATA_OVERHEAD
 from meshd.forward.relay import RELAY_OVERHEAD
 from meshd.forward.slots import FIRST_PEER, LOCAL, drop_slot
+from meshd.forward.vnet import VNET_SIZE
 from meshd.ids import Mac, Relayed, SlotId
+from meshd.testing.devices import MemoryNetwork
 from tests.engine.pair import Side
 from tests.engine.row import ONE, SIZE, TWO, Row
 
@@ -240,11 +242,32 @@ def test_core_refuses_what_is_not_its_own() -> None:
     assert SlotId(FIRST_PEER) == 256
 
 
+class Native(Side):
+    engine_type = NativeEngine
+
+
+@pytest.mark.parametrize("size", [1472, 9000, 20_000])
+def test_python_does_not_see_an_aggregate_that_is_full_of_the_smallest_frames(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the largest paths it has a thousand of them."""
+    network = MemoryNetwork()
+    a, b = Native(network, 1), Native(network, 2)
+    a.know(b, FIRST_PEER, KEY)
+    a.engine.set_path(FIRST_PEER, b.endpoint, size, aggregate_limit=size)
+    smallest = bytes(VNET_SIZE) + bytes(12) + b"\x88\xb5"
+    a.send(smallest)
+    assert b.receive() == [smallest]
+    seen: list[object] = []
+    monkeypatch.setattr(NativeEngine, "native_opened", lambda *what: seen.append(what))
+    a.send(*[smallest] * 2000)
+    assert b.receive() == [smallest] * 2000
+    assert max(map(len, a.port.sent[1])) > min(size, MAX_ENTRY_SIZE) - len(smallest)
+    assert seen == []
+
+
 def test_what_is_relayed_is_not_wrapped_once_more() -> None:
     """The pump could not send it and left it for Python; meanwhile the next hop has lost its own direct path."""
-
-    class Native(Side):
-        engine_type = NativeEngine
 
     class NativeRow(Row):
         side_type = Native

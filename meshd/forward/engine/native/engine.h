@@ -62,7 +62,8 @@ enum {
     LANE_SIZE = MAX_SEND_BYTES + DATA_OVERHEAD + RELAY_OVERHEAD + ENTRY_HEADER_SIZE + MAX_ENTRY_SIZE,
     SHORT_ID_SIZE = 8,
     ROUTE_SIZE = 20, /* of the header of type 8: what follows the counter */
-    MAX_ENTRIES = 96, /* a datagram with more of them goes to Python */
+    /* As many as there may be in an aggregate of ours, on whatever path. A datagram with more of them goes to Python. */
+    MAX_ENTRIES = MAX_ENTRY_SIZE / (ENTRY_HEADER_SIZE + ETHERNET_SIZE),
     UPCALL_QUEUE_SIZE = 4 << 20,
     TURN_NANOSECONDS = 200000, /* a pump's, in a thread: turns cost nothing there, and the other direction waits for its own */
     MAX_IN_VAIN = 8, /* pumps of a port that is said to be readable and is not, before the thread looks away for a moment */
