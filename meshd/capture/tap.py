@@ -67,13 +67,18 @@ class TapDevice:
         return self.fd
 
     def read(self) -> memoryview | None:
-        """vnet_hdr + frame, borrowed until the next read; None when there is nothing. Raises OSError (EBADFD: deleted)."""
+        """vnet_hdr + frame, borrowed until the next read; None when there is nothing. Raises OSError (EBADFD: deleted).
+
+        Empty for a frame that the kernel could not describe (EINVAL, "unexpected GSO type" in its log): it is gone.
+        """
         try:
             size = os.readv(self.fd, (self._buffer,))
         except OSError as error:
             if error.errno in _NOT_NOW:
                 return None
-            raise
+            if error.errno != errno.EINVAL:
+                raise
+            size = 0
         return self._view[:size]
 
     def write(self, parts: Sequence[Buffer]) -> bool:

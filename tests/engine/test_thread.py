@@ -415,6 +415,38 @@ def test_the_frame_port_goes_and_another_one_comes(threads: Threads) -> None:
     a.frames.close()
 
 
+class Undescribed(SocketFrames):
+    """Readable, and each read is EINVAL, as the TAP's for a frame whose offload the kernel has no name for; until `accept`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends = (self._socket, self.far)
+        self._socket, self._caller = (socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2))
+        self._socket.bind("")  # a name of the kernel's choice, in no folder
+        self._socket.listen()
+        self._caller.connect(self._socket.getsockname())
+
+    def accept(self) -> None:
+        self._socket.accept()[0].close()
+
+    def close(self) -> None:
+        for end in (*self._ends, self._socket, self._caller):
+            end.close()
+
+
+def test_a_frame_that_cannot_be_read_is_a_bad_frame_and_no_end(threads: Threads) -> None:
+    threads.warm()
+    a, old = threads.a, threads.a.frames
+    a.engine.drop_frames()
+    with contextlib.closing(Undescribed()) as odd:
+        a.engine.replace_frames(odd)
+        threads.loop.until(lambda: a.engine.drops.as_dict().get("bad_frame", 0) > 0)
+        odd.accept()
+        a.engine.drop_frames()
+    a.engine.replace_frames(old)
+    assert threads.carry(SECOND) == [bytes(tcp(b"second"))]
+
+
 def test_it_can_be_stopped_and_started_again(threads: Threads) -> None:
     threads.warm()
     engine = threads.a.engine

@@ -85,7 +85,7 @@ class FramePort(Protocol):
     def read(self) -> memoryview | None:
         """vnet_hdr + frame in a writable buffer, borrowed until the next read: the engine cuts super-frames in place.
 
-        None when there is nothing to read. Raises OSError (adapter).
+        None when there is nothing to read; empty for a frame that was lost in reading. Raises OSError (adapter).
         """
         ...
 

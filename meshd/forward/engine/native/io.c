@@ -75,7 +75,8 @@ static ssize_t read_python(struct core *core)
     return size;
 }
 
-/* vnet header and frame into `core->parts`. */
+/* vnet header and frame into `core->parts`. 0 for a frame that the kernel could not describe (EINVAL, "unexpected GSO type" in its
+ * log): it is gone, and the next one is behind it. */
 ssize_t read_capture(struct core *core)
 {
     if (core->frames_fd < 0)
@@ -83,6 +84,8 @@ ssize_t read_capture(struct core *core)
     ssize_t size = readv(core->frames_fd, core->parts, core->part_count);
     if (size > 0)
         return size;
+    if (size < 0 && errno == EINVAL)
+        return 0;
     if (size == 0 || errno == EAGAIN || errno == EINTR)
         return IO_NOTHING;
     if (core->queued) {
