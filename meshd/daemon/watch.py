@@ -56,6 +56,8 @@ class Watch:
         self._docker_task: asyncio.Task[None] | None = None
         self._restoring = False
         self._lost = False  # since the last look
+        self._resyncing = False
+        self._unsure = False  # events of links were lost since the last look at all of them
         self._closed = False
 
     def start(self) -> None:
@@ -87,7 +89,10 @@ class Watch:
         if self._closed:
             return
         if event.change is LinkChange.RESYNC:
-            self._spawn(self._resync())
+            self._unsure = True
+            if not self._resyncing:
+                self._resyncing = True
+                self._spawn(self._resync())
         elif event.change is LinkChange.REMOVED:
             if event.name in self._own_links:
                 self.devices_lost()
@@ -95,6 +100,15 @@ class Watch:
                 self._spawn(self._attachments.link_removed(event.name))
 
     async def _resync(self) -> None:
+        """One look at a time, and one more for all events that were lost meanwhile: under a storm they are lost again and again."""
+        try:
+            while self._unsure:
+                self._unsure = False
+                await self._look_at_links()
+        finally:
+            self._resyncing = False
+
+    async def _look_at_links(self) -> None:
         try:
             present = await self._netlink.run(lambda ipr: host_ends(ipr, self._bridge))
         except OSError as error:

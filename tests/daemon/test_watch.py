@@ -43,6 +43,7 @@ class Host:
         self.events_now: asyncio.Queue[DockerEvent | Exception | None] = asyncio.Queue()
         self.ends = ["mv1", "mv2"]
         self.netlink_failure: OSError | None = None
+        self.looking: asyncio.Event | None = None  # what netlink's answer waits for
         self.restore_failures: list[Exception] = []
         self.guards_looked_at = 0
 
@@ -78,6 +79,8 @@ class Host:
             yield event
 
     async def run(self, _fn: object) -> list[str]:
+        if self.looking is not None:
+            await self.looking.wait()
         if self.netlink_failure is not None:
             raise self.netlink_failure
         return self.ends
@@ -224,6 +227,25 @@ def test_lost_events_are_made_good_by_a_look_at_everything(run: Run, caplog: pyt
 
     run(test)
     assert "cannot list the interfaces" in caplog.text
+
+
+def test_a_storm_that_loses_events_again_and_again_leads_to_no_storm_of_looks(run: Run) -> None:
+    async def test(bench: Bench) -> None:
+        for _ in range(20):
+            bench.tell(LinkChange.RESYNC)
+        await turns()
+        assert bench.host.log.count(("resync", ("mv1", "mv2"))) == 1
+        bench.host.looking = asyncio.Event()
+        for _ in range(20):
+            bench.tell(LinkChange.RESYNC)
+            await turns(1)
+        bench.host.looking.set()
+        await turns()
+        assert (
+            bench.host.log.count(("resync", ("mv1", "mv2"))) == 3
+        )  # one that was under way, one for all that came meanwhile
+
+    run(test)
 
 
 def test_nothing_begins_after_the_end(run: Run) -> None:
