@@ -285,11 +285,11 @@ class Router:
             loop.call_soon_threadsafe(self._driver.boot_raised, boot)
 
         loop = asyncio.get_running_loop()
-        self._boot_task = loop.create_task(self._writer.run(raised))
+        self._boot_task = loop.create_task(self._writer.run(raised, keep=False))
 
     def _remember_hosts(self, hosts: KnownHosts) -> None:
         self._hosts_task = asyncio.get_running_loop().create_task(
-            self._writer.run(partial(State.set_hosts, hosts=hosts))
+            self._writer.run(partial(State.set_hosts, hosts=hosts), keep=False)
         )
 
     # ── what users ask for (control.server.ControlHandlers)
@@ -316,8 +316,8 @@ class Router:
         drops = dict(view.drops)
         for reason, count in self._devices.capturing.drops().items():
             drops[reason] = drops.get(reason, 0) + count
-        problem = self._guards.problem
-        return replace(view, drops=drops, notices=(*view.notices, problem) if problem else view.notices)
+        problems = filter(None, (self._guards.problem, self._writer.problem))
+        return replace(view, drops=drops, notices=(*view.notices, *problems))
 
     async def refresh(self) -> None:
         await self._guards.count()

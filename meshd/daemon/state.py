@@ -16,6 +16,7 @@ import ipaddress
 import json
 import logging
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ __all__ = ["State", "StateWriter", "WantedAttachment"]
 
 _log = logging.getLogger(__name__)
 
+RETRY_S = 10.0
+MAX_UNWRITTEN = 8192  # calls that wait for a disk; of more the oldest is lost
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -190,20 +193,62 @@ class State:
 
 
 class StateWriter:
-    """Runs State's calls one after the other in one thread, so that the loop never waits for the disk."""
+    """Runs State's calls one after the other in one thread, so that the loop never waits for the disk.
 
-    def __init__(self, state: State) -> None:
+    A disk that is full or read-only costs what is remembered, never the traffic: what could not be written is kept, in order, and
+    tried again before whatever comes next, every RETRY_S, and at the end. `problem` says so while there is such, "" while not.
+    """
+
+    def __init__(self, state: State, retry_s: float = RETRY_S) -> None:
         self._state = state
+        self._retry_s = retry_s
         self._executor = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="meshd-state")
+        self._unwritten: deque[Callable[[State], None]] = deque(maxlen=MAX_UNWRITTEN)  # of the thread alone
+        self._retrying: asyncio.Task[None] | None = None
+        self.problem = ""
 
-    async def run(self, call: Callable[[State], None]) -> None:
-        """A disk that is full or read-only costs what is remembered, never the traffic: the error is logged."""
-        loop = asyncio.get_running_loop()
+    async def run(self, call: Callable[[State], None], *, keep: bool = True) -> None:
+        """`keep`: try again what could not be written; not what comes again by itself, or is too late later on."""
+        await self._in_thread(lambda: self._write(call, keep=keep))
+        if self.problem and self._retrying is None:
+            self._retrying = asyncio.get_running_loop().create_task(self._retry())
+
+    async def _retry(self) -> None:
+        while self.problem:
+            await asyncio.sleep(self._retry_s)
+            await self._in_thread(self._write_kept)
+        self._retrying = None
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _write(self, call: Callable[[State], None], *, keep: bool) -> None:
+        self._write_kept()
+        if self._unwritten and keep:  # not before what it may build on
+            self._unwritten.append(call)
+            return
         try:
-            await loop.run_in_executor(self._executor, call, self._state)
+            call(self._state)
         except (sqlite3.Error, OSError) as error:
             _log.error("cannot remember this across a restart: %s", error)
+            if keep:
+                self._unwritten.append(call)
+                self.problem = f"cannot remember across a restart what was attached, detached or connected: {error}"
+
+    def _write_kept(self) -> None:
+        try:
+            while self._unwritten:
+                self._unwritten[0](self._state)
+                self._unwritten.popleft()
+        except (sqlite3.Error, OSError):
+            return  # it was told when it came
+        if self.problem:
+            _log.info("what could not be remembered is on disk now")
+        self.problem = ""
 
     def close(self) -> None:
+        if self._retrying is not None:
+            self._retrying.cancel()
+        self._executor.submit(self._write_kept)
         self._executor.shutdown(wait=True)
         self._state.close()

@@ -8,13 +8,14 @@ import logging
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from meshd.daemon import state as state_module
 from meshd.daemon.state import State, StateWriter, WantedAttachment
 from meshd.errors import UserError
 from meshd.ids import Endpoint, HostId
@@ -230,24 +231,76 @@ def test_the_writer_runs_calls_in_order_in_one_other_thread(path: Path) -> None:
     assert {name for _, name in seen} == {"meshd-state_0"}
 
 
-@pytest.mark.parametrize("failure", [sqlite3.OperationalError("database or disk is full"), OSError(30, "read-only")])
-def test_what_cannot_be_written_is_logged_only(
+class Disk:
+    """What State's calls meet: `failure` while there is one; `written` in order."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self.failure = failure
+        self.written: list[str] = []
+
+    def call(self, text: str) -> Callable[[State], None]:
+        def write(_state: State) -> None:
+            if self.failure is not None:
+                raise self.failure
+            self.written.append(text)
+
+        return write
+
+
+FULL = sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.mark.parametrize("failure", [FULL, OSError(30, "read-only")])
+def test_what_cannot_be_written_is_told_and_written_later_in_order(
     path: Path, failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_state: State) -> None:
-        raise failure
+    disk = Disk(failure)
 
-    async def main() -> list[str]:
-        writer = StateWriter(state := State(path))
-        await writer.run(fail)
-        await writer.run(lambda state: state.set_targets(["after"]))
-        targets = state.targets()
+    async def main() -> None:
+        writer = StateWriter(State(path))
+        await writer.run(disk.call("put"))
+        await writer.run(disk.call("comes again"), keep=False)
+        assert str(failure) in writer.problem
+        disk.failure = None
+        await writer.run(disk.call("delete"))
+        assert (disk.written, writer.problem) == (["put", "delete"], "")
         writer.close()
-        return list(targets)
 
     with caplog.at_level(logging.ERROR):
-        assert asyncio.run(main()) == ["after"]
+        asyncio.run(main())
     assert "cannot remember this" in caplog.text
+
+
+def test_a_disk_that_has_room_again_is_found_without_a_further_call(path: Path) -> None:
+    disk = Disk(FULL)
+
+    async def main() -> None:
+        writer = StateWriter(State(path), retry_s=0.001)
+        for text in ("put", "delete"):
+            await writer.run(disk.call(text))
+        disk.failure = None
+        assert writer._retrying is not None
+        await asyncio.wait_for(writer._retrying, 20)
+        assert writer.problem == ""
+        assert disk.written == ["put", "delete"]
+        writer.close()
+
+    asyncio.run(main())
+
+
+def test_what_waits_for_the_disk_is_tried_at_the_end_and_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "MAX_UNWRITTEN", 2)
+    disk = Disk(FULL)
+
+    async def main() -> None:
+        writer = StateWriter(State(path))
+        for text in ("oldest", "put", "delete"):
+            await writer.run(disk.call(text))
+        disk.failure = None
+        writer.close()
+
+    asyncio.run(main())
+    assert disk.written == ["put", "delete"]
 
 
 def test_a_database_that_turned_read_only_costs_no_traffic(path: Path, caplog: pytest.LogCaptureFixture) -> None:
