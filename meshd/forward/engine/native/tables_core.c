@@ -93,7 +93,7 @@ static bool read_address(struct peer *peer, int family, const char *host, unsign
 }
 
 /* open_peer(peer, seal_key, port, host, udp_port, max_datagram, aggregate_limit): frames for it are sent here from now on. Its lane
- * is empty. False, and nothing changed, for an address that is not numeric (an IPv6 scope): Python goes on sending. */
+ * is empty. False, and the peer is closed, for an address that is not numeric (an IPv6 scope): Python sends. */
 PyObject *open_peer(PyObject *self, PyObject *args)
 {
     struct peer *peer;
