@@ -159,6 +159,11 @@ class Outgoing:
         self._send(message, address)
         self._timers.set((Timer.RETRY, attempt.target), now + self._wait(attempt))
 
+    def go_round(self, attempt: Attempt, now: float) -> None:
+        """A way through others has opened: the next try goes there, now, and those after it come as fast as the first ones."""
+        attempt.tries, attempt.again = 0 if isinstance(attempt.endpoints[0], Relayed) else 1, False
+        self.retry(attempt, now)
+
     def receive(self, attempt: Attempt, message: Message, now: float) -> tuple[Established, bool]:
         """An answer (type 2 or 6): the keys, and whether the other side is known to hold them. Raises Rejected."""
         machine = attempt.machine

@@ -35,7 +35,7 @@ from meshd.crypto.timers import Timers
 from meshd.crypto.wire import Liveness, Message, MessageType, Rejected, decode_header
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import LocalProtocolError
-from meshd.ids import Address, Endpoint, HostId
+from meshd.ids import Address, Endpoint, HostId, Relayed
 
 __all__ = ["MAX_OUTBOX", "Sessions"]
 
@@ -119,7 +119,12 @@ class Sessions:
         state.endpoints = tuple(endpoints)[:MAX_ENDPOINTS]
         attempt = self._outgoing.find(peer)
         if attempt is not None:
+            opened = any(isinstance(way, Relayed) and way not in attempt.endpoints for way in state.endpoints)
             attempt.static, attempt.endpoints = static, state.endpoints
+            if (
+                opened
+            ):  # after an outage the next tries may be seconds away, and only every second one goes through others
+                self._outgoing.go_round(attempt, now)
         elif state.slots.current is None:
             self._outgoing.start(state, now)
 

@@ -161,6 +161,24 @@ def test_without_a_direct_way_unicast_goes_through_the_middle(seed: int) -> None
     mesh.assert_sane()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_way_that_opens_again_is_taken_at_once(seed: int) -> None:
+    """Keys were asked for in vain all the while, every five seconds by now, and every second time directly."""
+    mesh = chain(seed)
+    a, _, c = mesh.hosts
+    mesh.net.topology.cut_pair("h0", "h2")
+    mesh.net.topology.cut_pair("h1", "h2")
+    for _ in range(50):
+        mesh.boxes[0].send(mesh.boxes[2].mac, mesh.payload())
+        mesh.run(0.1)
+    mesh.run(mesh.rng.uniform(15.0, 20.0))
+    assert a.node.peers.sessions.handshaking(c.host_id)
+    mesh.net.topology.mend("h1", "h2")
+    mesh.wait(lambda: mesh.reachable([a, c, mesh.hosts[1]]), 10.0)
+    assert mesh.ask(mesh.boxes[0], mesh.boxes[2]) <= 0.5
+    mesh.assert_unicast()
+
+
 def test_where_no_way_leads_unicast_is_a_counted_drop() -> None:
     mesh = chain(1)
     a, _, c = mesh.hosts
