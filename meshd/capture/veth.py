@@ -62,6 +62,7 @@ log = logging.getLogger(__name__)
 
 _FORWARDING_WAIT = 0.5  # the kernel reports carrier through a work queue, some milliseconds later
 _FORWARDING_POLL = 0.002
+_IPV6_MTU = 1280  # RFC 8200, 5; below it the kernel takes IPv6 off an interface
 _LOCAL, _GROUP = 0x02, 0x01  # bits of a MAC's first byte (IEEE 802)
 # A moved address shall be noticed in seconds (Weave's values, same reason).
 _NEIGHBOUR_SYSCTLS = {"base_reachable_time_ms": 5000, "delay_first_probe_time": 2, "ucast_solicit": 1}
@@ -107,6 +108,11 @@ def plug(ipr: IPRoute, namespace_fd: int, want: Plug, guard: Callable[[Mac], Non
     `guard` is called with the container's MAC when the host end is there and before it is a port of the bridge.
     """
     addresses = parse_addresses(want.addresses)
+    if want.mtu < _IPV6_MTU and any(address.version == 6 for address in addresses):
+        raise UserError(
+            f"IPv6 needs an MTU of {_IPV6_MTU}, and that of the mesh's interfaces is {want.mtu} here",
+            hint="launch with a larger --mtu, or detach the IPv6 addresses",
+        )
     check_ifname(want.ifname)
     require_link(ipr, want.bridge)
     try:

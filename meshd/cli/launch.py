@@ -40,7 +40,11 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
     help="Frames come from a TAP in the bridge, or from an interface or bridge that is there.",
 )
 @click.option(
-    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(1, 65535), help="TCP and UDP port."
+    "--port",
+    default=DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="TCP and UDP port; also of peers that are named without one.",
 )
 @click.option("--host", metavar="IP", help="Address to listen on (default: all).")
 @click.option(

@@ -413,7 +413,9 @@ class Attachments:
             try:
                 await self._attach(target, request, parse_mac(wanted.mac))
             except UserError as error:
-                self._notice(f"{wanted.name} runs, but is not attached again: {error}")
+                attached = any(attachment.id == attachment_id for attachment in self._by_namespace.values())
+                fate = "keeps the MTU of a former launch" if attached else "runs, but is not attached again"
+                self._notice(f"{wanted.name} {fate}: {error}")
                 return
             self._misfits.discard(attachment_id)
         _log.info("%s is attached again", wanted.name)

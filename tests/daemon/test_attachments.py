@@ -570,6 +570,21 @@ def test_what_has_a_former_routers_mtu_gets_this_ones(world: World) -> None:
     play(test())
 
 
+def test_what_cannot_have_this_routers_mtu_stays_attached_and_is_told_of(world: World) -> None:
+    blue = world.container("netns:blue", 200, id="netns:blue")
+
+    async def test() -> None:
+        await world.plug_in(blue.id, THREE)
+        seen = world.as_seen()
+        world.attachments = world.router(mtu=1200)
+        world.plug_failure = UserError("IPv6 needs more")
+        await world.attachments.adopt(list(world.disk.values()), list(world.plugged), list(world.plugged))
+        assert world.notices == ["netns:blue keeps the MTU of a former launch: IPv6 needs more"]
+        assert world.as_seen() == seen
+
+    play(test())
+
+
 def test_what_is_still_plugged_in_is_taken_over_without_asking_anybody(world: World) -> None:
     world.container("web", 100)
     world.container("pid:7", 200, id="pid:7")

@@ -138,6 +138,17 @@ def test_twice_is_once(world: World) -> None:
     assert len(world.host.links()) == 3
 
 
+def test_ipv6_needs_its_smallest_mtu(world: World) -> None:
+    """The kernel would say "invalid argument", or take the addresses away when the MTU is lowered."""
+    with pytest.raises(UserError, match="IPv6 needs an MTU of 1280, and that of the mesh's interfaces is 1279"):
+        world.plug(world.one, "fd00:2::1/64", mtu=1279)
+    assert world.one.links() == {"lo"}
+    world.plug(world.one, "fd00:2::1/64", mtu=1280)
+    with pytest.raises(UserError, match="IPv6 needs"):
+        world.plug(world.one, "fd00:2::1/64", mtu=1279)
+    assert addresses(world.one) == ("fd00:2::1/64",)
+
+
 def test_a_link_local_address_is_one_like_others(world: World) -> None:
     """The kernel gives one by itself, which is none of ours; what the user gave can be given again, and taken."""
 
