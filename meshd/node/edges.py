@@ -15,37 +15,36 @@ from meshd.gossip.topology import Topology
 from meshd.gossip.values import MAX_NEIGHBOURS
 from meshd.ids import HostId, short_id
 
-__all__ = ["ALONE_S", "KEPT_S", "USUAL_EDGES", "Edges"]
+__all__ = ["ALONE_S", "KEPT_S", "LOOK_S", "USUAL_EDGES", "Edges"]
 
 USUAL_EDGES = 14  # the two on the ring and the twelve of a full active view
 ALONE_S = 2.0  # below the time after which a host without edges is dead
 KEPT_S = 60.0  # up to twice as long
+LOOK_S = 0.5  # at most so often for changes far away: of a thousand hosts there may be many, and each look walks the whole graph
 
 
 class Edges:
-    """`choose` is to be called again at `next_deadline`, when `alive` is another one, and when the graph is (`stale`)."""
+    """`choose` is to be called again at `next_deadline`, and when `alive` is another one."""
 
     def __init__(self, topology: Topology, rng: Random) -> None:
         self._topology = topology
         self._rng = rng
         self._version = -1
+        self._looked_at = float("-inf")
         self._many = False
         self._listed: frozenset[HostId] = frozenset()
         self._alone: dict[HostId, float] = {}  # since when
         self._extra: dict[HostId, float] = {}  # until when
 
-    @property
-    def stale(self) -> bool:
-        """The graph has changed since the last choice, and that counts."""
-        return self._many and self._version != self._topology.version
-
     def next_deadline(self) -> float | None:
         waiting = [since + ALONE_S for host, since in self._alone.items() if host not in self._extra]
+        if self._many and self._version != self._topology.version:
+            waiting.append(self._looked_at + LOOK_S)
         return min([*waiting, *self._extra.values()], default=None)
 
     def choose(self, alive: Mapping[HostId, int], now: float) -> dict[HostId, int]:
         """Of the neighbours with a living path and their cost classes, those to list."""
-        self._version = self._topology.version
+        self._version, self._looked_at = self._topology.version, now
         order = sorted(alive, key=lambda host: (alive[host], host))
         usual, rest = order[:USUAL_EDGES], order[USUAL_EDGES:]
         self._many = bool(rest)

@@ -335,7 +335,7 @@ class Node:
         self.peers.handle_timer(now)
         self.links.handle_timer(now)
         edges_due = self.own.edges.next_deadline()
-        if self.own.edges.stale or (edges_due is not None and now >= edges_due):
+        if edges_due is not None and now >= edges_due:
             self.own.publish_links(self.peers.alive(), now)
         self._take_records(now)
         self._changes.handle_timer(now)
