@@ -121,9 +121,8 @@ class Sessions:
         if attempt is not None:
             opened = any(isinstance(way, Relayed) and way not in attempt.endpoints for way in state.endpoints)
             attempt.static, attempt.endpoints = static, state.endpoints
-            if (
-                opened
-            ):  # after an outage the next tries may be seconds away, and only every second one goes through others
+            if opened:
+                # After an outage the next tries may be seconds away, and only every second one goes through others.
                 self._outgoing.go_round(attempt, now)
         elif state.slots.current is None:
             self._outgoing.start(state, now)

@@ -32,7 +32,7 @@ from meshd.daemon.guards import PortGuards
 from meshd.daemon.state import State, WantedAttachment
 from meshd.daemon.supersize import gso_max_size
 from meshd.errors import UserError
-from meshd.ids import Mac, format_mac, parse_mac
+from meshd.ids import HostId, Mac, format_mac, parse_mac
 from meshd.views import AttachmentView
 
 __all__ = ["MAX_ATTACHMENTS", "AttachmentDirectory", "Attachments"]
@@ -68,7 +68,8 @@ class Attachments:
         notice: Callable[[str], None],
         bridge: str,
         mtu: int,
-        mac_seed: bytes,
+        mesh_id: bytes,
+        host_id: HostId,
         host_mtu: int = 0,
     ) -> None:
         self._directory = directory
@@ -80,7 +81,8 @@ class Attachments:
         self._bridge = bridge
         self._mtu = mtu
         self._host_mtu = host_mtu
-        self._mac_seed = mac_seed
+        self._mesh_id = mesh_id
+        self._host_id = host_id
         self._by_namespace: dict[Inode, Attachment] = {}
         self._wanted: dict[str, WantedAttachment] = {}
         self._misfits: set[str] = set()  # ids of those whose interface has the MTU of a former router
@@ -155,7 +157,7 @@ class Attachments:
             name=target.name,
             ifname=DEFAULT_IFNAME,
             host_end=host_ifname(target.namespace.inode, self._bridge),
-            mac=mac or stable_mac(self._mac_seed, target.full_id),
+            mac=mac or self._mac_of(target.full_id),
             addresses=(),
         )
         before = self._wanted.get(target.full_id)
@@ -216,6 +218,10 @@ class Attachments:
         finally:
             os.close(descriptor)
         return plugged.mac
+
+    def _mac_of(self, attachment_id: str) -> Mac:
+        """The same after a restart. Docker's ids are unique; `netns:web` and `pid:42` may be on every host."""
+        return stable_mac(self._mesh_id + (self._host_id if ":" in attachment_id else b""), attachment_id)
 
     def _of_others(self, target: Target) -> list[Attachment]:
         return [attachment for attachment in self._by_namespace.values() if attachment.id != target.full_id]
@@ -432,9 +438,8 @@ class Attachments:
                 continue
             for name in there[attachment_id][:1]:
                 await self.container_renamed(attachment_id, name)
-            await self.restore(
-                attachment_id
-            )  # also what is attached: it may have been started again, others keeping its network
+            # Also what is attached: it may have been started again, others keeping its network.
+            await self.restore(attachment_id)
 
     async def container_removed(self, container_id: str) -> None:
         """`docker rm`: it will not come back. What it shared its namespace with stays attached until that ends."""

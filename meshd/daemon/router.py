@@ -221,7 +221,8 @@ class Router:
             notice=lambda text: self._node.notices.add(text, self._clock()),
             bridge=self._devices.capturing.bridge,
             mtu=self._underlay.interface_mtu,
-            mac_seed=key.mesh_id + self._node.host_id,  # `netns:web` may be on several hosts
+            mesh_id=key.mesh_id,
+            host_id=self._node.host_id,
             host_mtu=self._devices.capturing.host_mtu,
         )
         bridge, mtu = self._devices.capturing.bridge, self._devices.capturing.host_mtu or self._underlay.interface_mtu

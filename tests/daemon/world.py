@@ -21,7 +21,7 @@ from meshd.daemon import attachments as module
 from meshd.daemon.attachments import Attachments
 from meshd.daemon.state import State, WantedAttachment
 from meshd.errors import UserError
-from meshd.ids import Mac
+from meshd.ids import HostId, Mac
 
 HOST_NAMESPACE = Inode(4, 1)
 SEED = b"mesh id of tests"
@@ -78,7 +78,8 @@ class World:
             notice=self.notices.append,
             bridge=bridge,
             mtu=mtu,
-            mac_seed=SEED,
+            mesh_id=SEED,
+            host_id=HostId(bytes(16)),
         )
 
     def container(self, name: str, namespace: int, runs: bool = True, id: str = "") -> Container:

@@ -123,14 +123,13 @@ def test_an_address_is_held_once_in_the_mesh(pair: Pair) -> None:
 
 
 def test_a_moved_container_is_followed(pair: Pair) -> None:
-    """The same namespace, MAC and address, attached on the other host: traffic follows, from everywhere."""
+    """The same namespace and address, attached on the other host: traffic follows, from everywhere."""
     mover = pair.lab.container("mover")
     other = pair.containers[0]
     pair.first.attach(mover, "10.32.0.9/24")
     other.reach("10.32.0.9")
     seconds = []
     for source, target in ((pair.first, pair.second), (pair.second, pair.first)):
-        mac = mover.mac()
         source.meshd("detach", mover.word)
         until(functools.partial(free, target, "10.32.0.9"), "the other host knows that the address is free")
         target.attach(mover, "10.32.0.9/24")
@@ -143,7 +142,6 @@ def test_a_moved_container_is_followed(pair: Pair) -> None:
         for host in pair.hosts:
             name = target.report()["Router"]["Name"]
             until(functools.partial(owner_is, host, mover.mac(), name), "every table has moved it")
-        assert mover.mac() == mac
     print("seconds_until_traffic:", seconds)  # pytest -rP shows it
 
 

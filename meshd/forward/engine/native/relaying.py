@@ -60,9 +60,8 @@ class NativeRelaying(Relaying):
     def native_send(self, via: Peer, source: Peer | None, data: bytes, size: int) -> None:
         """Relayed datagrams of one size, the last one perhaps shorter, that C could not send: those of `source`, or of others."""
         count = -(-len(data) // size)
-        if (
-            via.port is None or via.endpoint is None or isinstance(via.port, RelayPort)
-        ):  # it has no direct path any more
+        # A RelayPort: it has no direct path any more.
+        if via.port is None or via.endpoint is None or isinstance(via.port, RelayPort):
             self._drops.add(DropReason.NO_PATH, count)
             return
         reason = via.port.send((data,), size if count > 1 else 0, via.endpoint)
