@@ -20,15 +20,14 @@ unseen for LEARNED_AGE, and those that a better claim has overtaken, so that mov
 
 from __future__ import annotations
 
-import enum
+import itertools
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from meshd.budget import TokenBucket
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import LocalProtocolError
+from meshd.forward.claims import Claim, ClaimKind, FdbEvent, MacConflict, MacKey, MacView
 from meshd.ids import HostId, Mac, SegmentId, is_multicast
 
 __all__ = [
@@ -39,78 +38,20 @@ __all__ = [
     "MAX_LEARNED",
     "MAX_MOVES",
     "MAX_NUMBER",
+    "MAX_WAITING",
     "MOVE_WINDOW",
-    "Claim",
-    "ClaimKind",
     "Fdb",
-    "FdbEvent",
-    "MacConflict",
-    "MacKey",
-    "MacView",
 ]
 
 MAX_CLAIMS = 65_536  # of all other hosts together: the mesh's cap on MACs; a MAC that two hosts claim counts twice
 MAX_LEARNED = 4096  # MACs that this host announces without an attachment
 LEARN_RATE = 100.0  # new ones of those, a second
+MAX_WAITING = 1024  # new MACs over that rate; more are found among the sources of flows
 LEARNED_AGE = 600.0  # seconds unseen, as Weave's MAC cache and twice a Linux bridge's
 MAX_MOVES = 5  # RFC 7432 § 15.1: N = 5 moves within M = 180 s
 MOVE_WINDOW = 180.0
 MAX_NUMBER = 2**32 - 1
 MAX_EVENTS = 256
-
-
-@enum.unique
-class ClaimKind(enum.IntEnum):
-    ATTACHMENT = 1
-    LEARNED = 2
-
-
-class MacKey(NamedTuple):
-    segment: SegmentId
-    mac: Mac
-
-
-class Claim(NamedTuple):
-    """`label` tells apart the attachments of one host that have the same MAC, and is what people see; learned: empty."""
-
-    number: int
-    kind: ClaimKind
-    label: str
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class MacView:
-    """One line of `status macs`: a MAC and the claim that holds. `last_seen`: `now` of the last frame or claim."""
-
-    mac: Mac
-    segment: SegmentId
-    owner: HostId
-    kind: ClaimKind
-    claim: int
-    label: str
-    local: bool
-    frozen: bool
-    last_seen: float
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class MacConflict:
-    """A MAC that two reachable hosts hold on to: `claims` best first; the first is the owner's."""
-
-    segment: SegmentId
-    mac: Mac
-    frozen: bool
-    claims: tuple[tuple[HostId, Claim], ...]
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class FdbEvent:
-    """An alarm: the MAC froze (`frozen`), or thawed. `owner` is who has it meanwhile."""
-
-    segment: SegmentId
-    mac: Mac
-    frozen: bool
-    owner: HostId | None
 
 
 class _Entry:
@@ -146,8 +87,8 @@ class Fdb:
         "_others",
         "_reachable",
         "_self",
+        "_waiting",
         "drops",
-        "refused",
     )
 
     def __init__(self, self_id: HostId, drops: DropCounters | None = None) -> None:
@@ -161,7 +102,7 @@ class Fdb:
         self._learn_bucket = TokenBucket(LEARN_RATE, LEARN_RATE)
         self._events: deque[FdbEvent] = deque(maxlen=MAX_EVENTS)  # the oldest alarm gives way
         self.drops = drops if drops is not None else DropCounters()
-        self.refused = False  # a new MAC was over LEARN_RATE: whoever looks at it again sets it back
+        self._waiting: dict[MacKey, None] = {}  # seen here, but over LEARN_RATE, the longest first
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -290,15 +231,14 @@ class Fdb:
 
         The claim is that of our attachment, where we have one, else a learned one. Nothing: ours is the best of its kind (hidden
         ones included: a MAC that left a dead host must not go back to it), the MAC is attached elsewhere, or frozen and some
-        host's, the number cannot grow, or it is new and over LEARN_RATE (`refused`) or MAX_LEARNED (TABLE_FULL). Its flow is cached
-        all the same: the caller asks again for those that go on to be seen.
+        host's, the number cannot grow, or it is new and over LEARN_RATE (see `take_waiting`) or MAX_LEARNED (TABLE_FULL).
         """
         if is_multicast(mac) or not any(mac):
             return None  # no station's address
         key = MacKey(segment, mac)
         entry = self._entries.get(key)
         if entry is None or not entry.claims:
-            return 1 if self._may_learn(now) else None
+            return 1 if self._may_learn(key, now) else None
         entry.last_seen = entry.local_seen = now
         if (key in self._frozen and entry.owner is not None) or self.attached_elsewhere(segment, mac):
             return None
@@ -308,7 +248,19 @@ class Fdb:
         if host == self._self or number >= MAX_NUMBER:
             return None
         ours = any(other == self._self for other, _ in rivals)
-        return number + 1 if ours or self._may_learn(now) else None
+        return number + 1 if ours or self._may_learn(key, now) else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether a new MAC was over LEARN_RATE."""
+        return bool(self._waiting)
+
+    def take_waiting(self) -> list[MacKey]:
+        """The next of those, as many as may be learned in a second: `local_sight` is to be asked about each once more."""
+        taken = list(itertools.islice(self._waiting, int(LEARN_RATE)))
+        for key in taken:
+            del self._waiting[key]
+        return taken
 
     def touch(self, segment: SegmentId, mac: Mac, now: float, *, local: bool) -> None:
         """A flow with this source is in use; `local`: its frames are captured here, which keeps a learned MAC young."""
@@ -412,13 +364,15 @@ class Fdb:
         entry.moves.clear()
         self._events.append(FdbEvent(segment=key.segment, mac=key.mac, frozen=False, owner=entry.owner))
 
-    def _may_learn(self, now: float) -> bool:
+    def _may_learn(self, key: MacKey, now: float) -> bool:
         if len(self._learned) >= MAX_LEARNED:
             self.drops.add(DropReason.TABLE_FULL)
             return False
         if self._learn_bucket.take(now):
+            self._waiting.pop(key, None)
             return True
-        self.refused = True
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting[key] = None
         return False
 
     @staticmethod

@@ -7,6 +7,7 @@ arguments, so a thousand nodes run in one process on a virtual clock, and the sa
     neighbours   whom links and paths are kept with
     directory    what the records say, as tables
     own          what this host says of itself
+    sightings    MACs captured here: claimed, aged, looked at again
     changes      what records and paths change, to those that it concerns
     reach        which hosts are alive
     queries      questions to other routers about their paths

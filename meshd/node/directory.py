@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from meshd.drops import DropCounters, DropReason
 from meshd.errors import DecodeError
 from meshd.forward.addresses import AddressTable
-from meshd.forward.fdb import ClaimKind, Fdb
+from meshd.forward.claims import ClaimKind
+from meshd.forward.fdb import Fdb
 from meshd.forward.groups import GroupTable, Wanted
 from meshd.gossip.store import Changed
 from meshd.gossip.topology import Topology

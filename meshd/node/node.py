@@ -11,7 +11,6 @@ Times are the driver's monotonic seconds. No call blocks, and no call sends: see
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -22,12 +21,11 @@ from meshd.crypto.meshkey import MeshKey
 from meshd.crypto.noise import Entropy
 from meshd.crypto.wire import LivenessCounter
 from meshd.drops import DropCounters, DropReason
-from meshd.errors import UserError
 from meshd.forward.engine.interface import Engine, Upcalls
 from meshd.forward.query import PathQuery, PathReport
 from meshd.gossip.connector import Connector
 from meshd.gossip.gossip import Gossip
-from meshd.ids import Endpoint, HostId, LinkId, Mac, SegmentId, ShortId, format_mac, peer_label, short_id
+from meshd.ids import Endpoint, HostId, LinkId, Mac, ShortId, format_mac, peer_label, short_id
 from meshd.node.changes import Changes
 from meshd.node.directory import Directory
 from meshd.node.layer2 import Layer2
@@ -36,12 +34,13 @@ from meshd.node.memory import HostMemory
 from meshd.node.neighbours import Neighbours
 from meshd.node.notices import Notices
 from meshd.node.outputs import Answered, BlockPort, Output, PersistBoot
-from meshd.node.own import SEGMENT, OwnRecords
+from meshd.node.own import OwnRecords
 from meshd.node.peers import PeerTable
 from meshd.node.queries import Queries
 from meshd.node.reach import Reach
 from meshd.node.routes import Routes
-from meshd.node.upcalls import MAX_SIGHTS, EngineUpcalls
+from meshd.node.sightings import Sightings
+from meshd.node.upcalls import EngineUpcalls
 from meshd.node.view import build_view
 from meshd.node.ways import way_to
 from meshd.views import NodeView
@@ -49,8 +48,6 @@ from meshd.views import NodeView
 __all__ = ["LATE_S", "Node"]
 
 LATE_S = 1.0  # a timer later than this: the process or the machine stood still, and keys may have expired meanwhile
-SWEEP_S = 60.0  # learned MACs are aged, frozen ones thawed, those that could not be learned looked at again
-SWEEP_AGAIN_S = 5.0  # where too many were new at once
 DRAIN_S = 0.05  # a link whose socket was full is asked again
 ALL_PARTS_S = (
     0.01  # while records wait, everything else has its turn at least so often, and not between any two slices of them
@@ -89,8 +86,6 @@ class Node:
         self.notices = Notices()
         self._liveness = LivenessCounter(boot)
         self._outputs: list[Output] = []
-        self._swept_at = now
-        self._sweep_at = now + SWEEP_S
         self._drain_at: float | None = None
         self._all_parts_at = now
         self._between_slices = False  # of records that wait: nothing else has had its turn since the last call
@@ -181,6 +176,15 @@ class Node:
         self.queries = Queries(self.peers.send, self.peers.seek, self.way_to, self.drops)
         self.engine = make_engine(upcalls)
         self._changes.bind(self.engine)
+        self._sightings = Sightings(
+            self_id=self.host_id,
+            fdb=self.directory.fdb,
+            own=self.own,
+            changes=self._changes,
+            notices=self.notices,
+            engine=self.engine,
+            now=now,
+        )
         self.peers.bind(self.engine)
         own = frozenset(Endpoint(address, config.port) for address in config.own_addresses)
         self.links.connector.set_own_endpoints(own)
@@ -310,8 +314,8 @@ class Node:
             self.queries.next_deadline(),
             self.layer2.next_deadline(now),
             self.own.edges.next_deadline(),
+            self._sightings.next_deadline(),
             self._drain_at,
-            self._sweep_at,
         )
         return min(when for when in deadlines if when is not None)
 
@@ -331,7 +335,7 @@ class Node:
         for host in noted.wanted:
             self.peers.seek(host, now)
         for segment, mac in noted.sights:
-            self._captured(segment, mac, now)
+            self._sightings.captured(segment, mac, now)
         self.peers.handle_timer(now)
         self.links.handle_timer(now)
         edges_due = self.own.edges.next_deadline()
@@ -346,8 +350,7 @@ class Node:
         self._outputs += [BlockPort(mac) for mac in self.layer2.take_loops().values()]
         if (remember := self._memory.poll(self.directory.hosts, now)) is not None:
             self._outputs.append(remember)
-        if now >= self._sweep_at:
-            self._sweep(now)
+        self._sightings.handle_timer(now)
 
     def poll_transmit(self, now: float, buffered: Callable[[LinkId], int]) -> list[Output]:
         """Everything to be done now. `buffered`: bytes that wait in a link's socket, so that a slow one merges what waits.
@@ -362,21 +365,6 @@ class Node:
         self._drain_at = now + DRAIN_S if self.gossip.waiting else None
         return outputs
 
-    def _sweep(self, now: float) -> None:
-        fdb = self.directory.fdb
-        sources = self.engine.sources(self._swept_at)
-        for captured, mac, at in sources:
-            fdb.touch(SEGMENT, mac, at, local=captured)
-        self._swept_at, self._sweep_at = now, now + SWEEP_S
-        self._changes.void(self.own.expire_learned(now))
-        self._changes.void([key.mac for key in fdb.thaw(now)])
-        fdb.refused = False
-        elsewhere = (mac for captured, mac, _ in sources if captured and fdb.lookup(SEGMENT, mac) != self.host_id)
-        for mac in itertools.islice(elsewhere, MAX_SIGHTS):  # their flows are cached: nobody asks again
-            self._captured(SEGMENT, mac, now)
-            if fdb.refused:
-                break
-
     def living(self) -> frozenset[HostId]:
         """This host and all that are alive."""
         return self.reach.alive | {self.host_id}
@@ -390,15 +378,6 @@ class Node:
             return children
         in_tree = self.directory.topology.reachable()
         return [*children, *(host for host in self.peers.alive() if short_id(host) not in in_tree)]
-
-    def _captured(self, segment: SegmentId, mac: Mac, now: float) -> None:
-        try:
-            self._changes.void(self.own.captured(segment, mac, now))
-        except UserError:
-            self.notices.add("this host announces too much already: new MACs are not announced", now)
-        self._changes.take_alarms(now)
-        if self.directory.fdb.refused:
-            self._sweep_at = min(self._sweep_at, now + SWEEP_AGAIN_S)
 
     # ── from the peers (PeerEvents)
 

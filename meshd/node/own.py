@@ -13,7 +13,7 @@ from random import Random
 from meshd.config import NodeConfig
 from meshd.crypto.identity import Identity
 from meshd.errors import DecodeError, LocalProtocolError, UserError
-from meshd.forward.fdb import MacKey
+from meshd.forward.claims import MacKey
 from meshd.forward.groups import Wanted
 from meshd.gossip.gossip import Gossip
 from meshd.gossip.values import (

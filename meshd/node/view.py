@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshd.drops import DropCounters
+from meshd.forward.claims import ClaimKind, MacKey
 from meshd.forward.engine.interface import PeerCounters
-from meshd.forward.fdb import ClaimKind, MacKey
 from meshd.gossip.requests import Connection
 from meshd.ids import HostId, ShortId, SlotId, format_mac, short_id
 from meshd.node.own import PROTOCOL_VERSION

@@ -49,7 +49,7 @@ def test_sources_are_those_of_flows_used_since_then() -> None:
     macs = [Mac(number.to_bytes(6, "big")) for number in range(4)]
     assert sorted(pair.a.engine.sources(20.0)) == [(True, macs[1], 40.0), (True, macs[2], 20.0), (True, macs[3], 30.0)]
     assert sorted(pair.b.engine.sources(30.0)) == [(False, macs[1], 40.0), (False, macs[3], 30.0)]
-    assert pair.a.engine.sources(41.0) == pair.b.engine.sources(41.0) == []
+    assert list(pair.a.engine.sources(41.0)) == list(pair.b.engine.sources(41.0)) == []
     assert (pair.a.engine.flow_count(), pair.b.engine.flow_count()) == (6, 6)
 
 

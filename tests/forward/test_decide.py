@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.drops import DropReason
+from meshd.forward.claims import ClaimKind
 from meshd.forward.decide import (
     UNKNOWN_BURST,
     TableView,
@@ -20,7 +21,7 @@ from meshd.forward.decide import (
     spends,
 )
 from meshd.forward.engine.interface import Verdict
-from meshd.forward.fdb import MAX_MOVES, ClaimKind, Fdb
+from meshd.forward.fdb import MAX_MOVES, Fdb
 from meshd.forward.slots import FIRST_PEER, FLOOD, GROUP, LOCAL, MAX_PEERS, PeerSlots, drop_slot, slot_drop_reason
 from meshd.ids import BROADCAST_MAC, HostId, Mac, SegmentId, SlotId
 

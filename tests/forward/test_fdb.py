@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
 from meshd.forward import fdb as fdb_module
+from meshd.forward.claims import Claim, ClaimKind, FdbEvent, MacKey
 from meshd.forward.fdb import (
     LEARN_RATE,
     LEARNED_AGE,
     MAX_LEARNED,
     MAX_MOVES,
     MAX_NUMBER,
+    MAX_WAITING,
     MOVE_WINDOW,
-    Claim,
-    ClaimKind,
     Fdb,
-    FdbEvent,
-    MacKey,
 )
 from meshd.ids import HostId, Mac, SegmentId
 
@@ -347,6 +345,22 @@ def test_learning_is_rate_limited(fdb: Fdb) -> None:
     assert sum(sight(fdb, A, mac(n), 0.0) for n in range(500)) == LEARN_RATE
     assert sum(sight(fdb, A, mac(n), 0.5) for n in range(500)) == LEARN_RATE / 2
     assert not sight(fdb, A, mac(0), 0.5)  # known
+
+
+def test_what_is_over_the_rate_waits(fdb: Fdb) -> None:
+    rate = int(LEARN_RATE)
+    for number in range(rate + MAX_WAITING + 5):
+        sight(fdb, A, mac(number), 0.0)
+    assert fdb.take_waiting() == [MacKey(SEG, mac(rate + number)) for number in range(rate)]
+    assert not sight(fdb, A, mac(rate), 0.0)  # behind the others again
+    assert sight(fdb, A, mac(3 * rate), 0.5)  # seen again meanwhile: it waits no longer
+    left = []
+    while fdb.waits:
+        left += fdb.take_waiting()
+    assert left[-1] == MacKey(SEG, mac(rate))
+    assert MacKey(SEG, mac(3 * rate)) not in left
+    assert len(left) == MAX_WAITING - rate
+    assert fdb.take_waiting() == []
 
 
 def test_learning_is_capped(fdb: Fdb) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from meshd.crypto.meshkey import MeshKey
 from meshd.errors import UserError
-from meshd.forward.fdb import LEARNED_AGE, ClaimKind
+from meshd.forward.claims import ClaimKind
+from meshd.forward.fdb import LEARNED_AGE
 from meshd.gossip.values import (
     HOST_KEY,
     LINKS_KEY,

@@ -6,10 +6,10 @@ import pytest
 
 from meshd.crypto.wire import MessageType
 from meshd.drops import DropReason
-from meshd.forward.fdb import LEARN_RATE
+from meshd.forward.fdb import LEARN_RATE, MAX_WAITING
 from meshd.forward.path import PathState
 from meshd.ids import Endpoint, Mac
-from meshd.node.node import SWEEP_AGAIN_S
+from meshd.node.sightings import SWEEP_S
 from meshd.testing.host import FRAME_TYPE, SimHost
 from meshd.testing.network import LinkConditions
 from tests.sim.meshes import BROADCAST, SEGMENT, Mesh
@@ -429,9 +429,26 @@ def test_more_stations_at_once_than_may_be_learned_in_a_second_are_learned_soon_
     mesh.run(0.5)
     fdb = mesh.hosts[0].node.directory.fdb
     assert sum(fdb.lookup(SEGMENT, station) == host.host_id for station in stations) < len(stations)
-    for _ in range(4 * int(SWEEP_AGAIN_S)):
+    for _ in range(20):
         all_speak()
         mesh.run(1.0)
+    assert all(fdb.lookup(SEGMENT, station) == host.host_id for station in stations)
+    mesh.assert_sane()
+
+
+def test_stations_beyond_those_that_wait_to_be_learned_are_found_by_the_sweep() -> None:
+    mesh = meshed(1, hosts=2)
+    host, (far, here) = mesh.hosts[1], mesh.boxes
+    stations = [Mac(b"\x02\xaa" + number.to_bytes(4, "big")) for number in range(MAX_WAITING + 8 * int(LEARN_RATE))]
+    for number, station in enumerate(stations):
+        host.from_container(here, far.mac + station + FRAME_TYPE + b"hello")
+        if number % 50 == 0:
+            mesh.run(0.1)
+    fdb = host.node.directory.fdb
+    mesh.run(MAX_WAITING / LEARN_RATE + 5.0)
+    learned = [fdb.lookup(SEGMENT, station) == host.host_id for station in stations]
+    assert MAX_WAITING <= learned.count(True) < len(stations)
+    mesh.run(SWEEP_S)
     assert all(fdb.lookup(SEGMENT, station) == host.host_id for station in stations)
     mesh.assert_sane()
 
@@ -456,7 +473,7 @@ def test_a_host_with_a_hundred_containers_goes_and_no_other_flow_is_asked_for_ag
     for _ in range(2):  # the first time they are learned, which voids their flows
         for at in range(0, len(stations), 50):
             speak(stations[at : at + 50])
-        mesh.run(2 * SWEEP_AGAIN_S)
+        mesh.run(10.0)
     third.stop()
     mesh.wait(lambda: third.host_id not in one.node.reach.alive, 1.0)
     sent = speak(stations)

@@ -28,7 +28,7 @@ Buffers: whatever is handed to an upcall is *borrowed*: valid until the upcall r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -339,7 +339,7 @@ class Engine(Protocol):
 
     def flow_count(self) -> int: ...
 
-    def sources(self, since: float) -> Sequence[tuple[bool, Mac, float]]:
+    def sources(self, since: float) -> Iterator[tuple[bool, Mac, float]]:
         """Source MACs of flows that were used since then, whether those frames were captured here, and when the last one was."""
         ...
 

@@ -7,7 +7,7 @@ for each wake-up. Frames of one wake-up are sent in its end at the latest: nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from meshd.crypto.aead import AeadFactory, Suite, new_aead
 from meshd.drops import DropCounters, DropReason
@@ -232,9 +232,9 @@ class PythonEngine:
     def flow_count(self) -> int:
         return len(self._asking.outbound) + len(self._asking.inbound)
 
-    def sources(self, since: float) -> Sequence[tuple[bool, Mac, float]]:
+    def sources(self, since: float) -> Iterator[tuple[bool, Mac, float]]:
         tables = ((True, self._asking.outbound.sources(since)), (False, self._asking.inbound.sources(since)))
-        return [(captured, Mac(mac), at) for captured, found in tables for mac, at in found.items()]
+        return ((captured, Mac(mac), at) for captured, found in tables for mac, at in found.items())
 
     def flows(self, mac: Mac | None = None) -> Sequence[FlowView]:
         out, into = self._asking.outbound, self._asking.inbound
