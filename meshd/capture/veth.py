@@ -48,7 +48,6 @@ from meshd.ids import Mac, format_mac, parse_mac
 __all__ = [
     "Plug",
     "Plugged",
-    "ends_of_another_mtu",
     "host_ends",
     "host_ifname",
     "plug",
@@ -146,14 +145,12 @@ def unplug(ipr: IPRoute, host_end: str) -> bool:
     return delete_link(ipr, host_end)
 
 
-def host_ends(ipr: IPRoute, bridge: str) -> list[str]:
-    """The host ends that we made for this bridge, also those that were taken out of it."""
-    return [link.name for link in _host_ends(ipr, bridge)]
+def host_ends(ipr: IPRoute, bridge: str) -> dict[str, int]:
+    """The host ends that we made for this bridge, also those that were taken out of it, and their MTU.
 
-
-def ends_of_another_mtu(ipr: IPRoute, bridge: str, mtu: int) -> list[str]:
-    """Of `host_ends`: a bridge loses without a word what does not fit the port where it is to leave."""
-    return [link.name for link in _host_ends(ipr, bridge) if link.mtu != mtu]
+    It should be ours: a bridge loses without a word what does not fit the port where it is to leave.
+    """
+    return {link.name: link.mtu for link in _host_ends(ipr, bridge)}
 
 
 def rejoin(ipr: IPRoute, bridge: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from meshd.capture.containers import SHORT_ID_LENGTH
 from meshd.capture.guards import Guard
@@ -14,7 +15,7 @@ from meshd.errors import UserError
 from meshd.ids import Mac, format_mac, parse_mac
 from meshd.views import AttachmentView
 
-__all__ = ["Attachment", "is_called", "merge_addresses", "short_id", "split_addresses"]
+__all__ = ["Attachment", "merge_addresses", "of_docker", "only_called", "short_id", "split_addresses"]
 
 MIN_ID_PREFIX = 4  # of the id of a container that is gone or does not run; its name must be whole
 
@@ -50,7 +51,7 @@ class Attachment:
 
         Its own start may be what calls for that, or its user, who was faster. A namespace of a former one's name is another one.
         """
-        if ":" in before.id and Inode(*before.namespace) != self.namespace:
+        if not of_docker(before.id) and Inode(*before.namespace) != self.namespace:
             return self
         return replace(
             self,
@@ -91,13 +92,34 @@ class Attachment:
 
 
 def short_id(attachment_id: str) -> str:
-    return attachment_id if ":" in attachment_id else attachment_id[:SHORT_ID_LENGTH]
+    return attachment_id[:SHORT_ID_LENGTH] if of_docker(attachment_id) else attachment_id
 
 
-def is_called(word: str, attachment_id: str, name: str) -> bool:
-    """By its name or id, or the beginning of a container's id."""
-    begins = ":" not in attachment_id and len(word) >= MIN_ID_PREFIX and attachment_id.startswith(word)
-    return word in (name, attachment_id) or begins
+def of_docker(attachment_id: str) -> bool:
+    """Whether it is a container of Docker's, and not pid:N or netns:NAME."""
+    return ":" not in attachment_id
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+_T = TypeVar("_T", bound=_Named)
+
+
+def only_called(word: str, candidates: Iterable[_T]) -> _T | None:
+    """The one with this name or id, or whose id of Docker's begins so; None where none or several have."""
+
+    def called(one: _T) -> bool:
+        begins = of_docker(one.id) and len(word) >= MIN_ID_PREFIX and one.id.startswith(word)
+        return word in (one.name, one.id) or begins
+
+    found = list(filter(called, candidates))
+    return found[0] if len(found) == 1 else None
 
 
 def split_addresses(request: DetachRequest, present: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -13,26 +13,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 from meshd.capture.containers import ContainerEngine, Target, resolve_target
-from meshd.capture.links import find_link
-from meshd.capture.netlink import Netlink
 from meshd.capture.netns import Inode, host_namespace_inode
-from meshd.capture.veth import Plug, host_ifname, plug, remove_addresses, stable_mac, unplug
-from meshd.config import DEFAULT_IFNAME
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.control.limits import MAX_ADDRESSES
-from meshd.daemon.attachment import Attachment, is_called, merge_addresses, short_id, split_addresses
+from meshd.daemon.attachment import Attachment, merge_addresses, of_docker, only_called, short_id, split_addresses
 from meshd.daemon.guards import PortGuards
+from meshd.daemon.plugging import Plugging
 from meshd.daemon.state import State, WantedAttachment
-from meshd.daemon.supersize import gso_max_size
 from meshd.errors import UserError
-from meshd.ids import HostId, Mac, format_mac, parse_mac
+from meshd.ids import Mac, format_mac, parse_mac
 from meshd.views import AttachmentView
 
 __all__ = ["MAX_ATTACHMENTS", "AttachmentDirectory", "Attachments"]
@@ -63,26 +57,16 @@ class Attachments:
         directory: AttachmentDirectory,
         engine: ContainerEngine,
         guards: PortGuards,
-        netlink: Netlink,
+        plugging: Plugging,
         remember: Callable[[Callable[[State], None]], Awaitable[None]],
         notice: Callable[[str], None],
-        bridge: str,
-        mtu: int,
-        mesh_id: bytes,
-        host_id: HostId,
-        host_mtu: int = 0,
     ) -> None:
         self._directory = directory
         self._engine = engine
         self._guards = guards
-        self._netlink = netlink
+        self._plugging = plugging
         self._remember = remember
         self._notice = notice
-        self._bridge = bridge
-        self._mtu = mtu
-        self._host_mtu = host_mtu
-        self._mesh_id = mesh_id
-        self._host_id = host_id
         self._by_namespace: dict[Inode, Attachment] = {}
         self._wanted: dict[str, WantedAttachment] = {}
         self._misfits: set[str] = set()  # ids of those whose interface has the MTU of a former router
@@ -95,14 +79,17 @@ class Attachments:
     @property
     def wants_docker(self) -> bool:
         """True while a Docker container is attached, or would be if it ran: its events matter."""
-        return any(":" not in attachment_id for attachment_id in self._wanted)
+        return any(map(of_docker, self._wanted))
+
+    def _attached(self, attachment_id: str) -> Attachment | None:
+        return next((one for one in self._by_namespace.values() if one.id == attachment_id), None)
 
     # ── in
 
     async def attach(self, request: AttachRequest) -> AttachResult:
         """Raises UserError, and then nothing has changed."""
         async with self._change:
-            if not self._bridge:
+            if not self._plugging.bridge:
                 raise UserError(
                     "this router captures on an interface that is no bridge: there is nothing to plug a container into",
                     hint="launch it with --capture tap, or pcap:BRIDGE",
@@ -118,7 +105,8 @@ class Attachments:
                 hint="run it with a network of its own",
             )
         present = self._by_namespace.get(inode)
-        if present is None and len(self._of_others(target)) >= MAX_ATTACHMENTS:
+        others = sum(attachment.id != target.full_id for attachment in self._by_namespace.values())
+        if present is None and others >= MAX_ATTACHMENTS:
             raise UserError(f"this host has {MAX_ATTACHMENTS} attachments, and that is the limit")
         wanted = present or self._as_it_was(target, mac)
         self._refuse_taken(request.addresses, wanted.id)
@@ -136,10 +124,9 @@ class Attachments:
         await self._leave_former(target, wanted.host_end)
         self._publish(wanted)
         try:
-            plugged = await self._plug(target, wanted)
+            plugged = await self._plugging.plug(target, wanted)
         except BaseException:
-            self._publish_again(wanted, present)
-            await self._guard_again(wanted, present)
+            await self._as_before(wanted, present)
             raise
         if plugged != wanted.mac:  # the interface was there before and keeps its own
             wanted = replace(wanted, mac=plugged)
@@ -150,17 +137,7 @@ class Attachments:
         return AttachResult(addresses=shown, mac=format_mac(wanted.mac), id=wanted.short)
 
     def _as_it_was(self, target: Target, mac: Mac | None) -> Attachment:
-        new = Attachment(
-            namespace=target.namespace.inode,
-            id=target.full_id,
-            short=target.id,
-            name=target.name,
-            ifname=DEFAULT_IFNAME,
-            host_end=host_ifname(target.namespace.inode, self._bridge),
-            mac=mac or self._mac_of(target.full_id),
-            addresses=(),
-        )
-        before = self._wanted.get(target.full_id)
+        new, before = self._plugging.new(target, mac), self._wanted.get(target.full_id)
         return new if before is None else new.with_all_of(before, lambda one: not self._held(one, new.id))
 
     def _held(self, address: str, attachment_id: str) -> str | None:
@@ -185,46 +162,13 @@ class Attachments:
     def _publish(self, attachment: Attachment) -> None:
         self._directory.attach(attachment.id, attachment.short, attachment.name, attachment.mac, attachment.addresses)
 
-    def _publish_again(self, failed: Attachment, present: Attachment | None) -> None:
+    async def _as_before(self, failed: Attachment, present: Attachment | None) -> None:
         if present is None:
             self._directory.detach(failed.id)
-        else:
-            self._publish(present)
-
-    async def _guard_again(self, failed: Attachment, present: Attachment | None) -> None:
-        if present is None:
             await self._guards.remove(failed.host_end)
         else:
+            self._publish(present)
             await self._guards.put_all([present.guard(present.mac)])
-
-    async def _plug(self, target: Target, wanted: Attachment) -> Mac:
-        want = Plug(
-            host_ifname=wanted.host_end,
-            ifname=wanted.ifname,
-            bridge=self._bridge,
-            mac=wanted.mac,
-            mtu=self._mtu,
-            gso_max_size=gso_max_size(self._mtu),
-            host_mtu=self._host_mtu,
-            addresses=wanted.addresses,
-        )
-        descriptor = await asyncio.to_thread(target.namespace.open)
-        try:
-            plugged = await self._netlink.run(
-                lambda ipr: plug(ipr, descriptor, want, lambda mac: self._guards.put(wanted.guard(mac)))
-            )
-        except OSError as error:
-            raise UserError(f"cannot plug in {target.name}: {os.strerror(error.errno or 0).lower()}") from error
-        finally:
-            os.close(descriptor)
-        return plugged.mac
-
-    def _mac_of(self, attachment_id: str) -> Mac:
-        """The same after a restart. Docker's ids are unique; `netns:web` and `pid:42` may be on every host."""
-        return stable_mac(self._mesh_id + (self._host_id if ":" in attachment_id else b""), attachment_id)
-
-    def _of_others(self, target: Target) -> list[Attachment]:
-        return [attachment for attachment in self._by_namespace.values() if attachment.id != target.full_id]
 
     async def _leave_former(self, target: Target, host_end: str) -> None:
         """Where this container, or this namespace, was plugged in before under another host end: nothing of it stays.
@@ -245,7 +189,7 @@ class Attachments:
         for end in former - {host_end}:
             await self._guards.remove(end)
             with contextlib.suppress(UserError):  # something else has taken that name
-                if await self._netlink.run(partial(unplug, host_end=end)):
+                if await self._plugging.unplug(end):
                     _log.info("%s is plugged in anew: %s, where it was, is removed", target.name, end)
 
     # ── out
@@ -253,43 +197,34 @@ class Attachments:
     async def detach(self, request: DetachRequest) -> DetachResult:
         """Take addresses away, or with none given everything. Raises UserError, also for what is not attached."""
         async with self._change:
-            target = None
+            target, refusal = None, UserError(f"{request.container} is not attached", hint="`meshd ps` lists what is")
             try:
                 target = await resolve_target(request.container, self._engine)
-                attachment = self._by_namespace.get(target.namespace.inode)
-            except UserError:
-                attachment = None
-                if self._called(request.container) is None:
-                    rests = self._resting(request.container)
-                    if rests is None:
-                        raise
-                    return await self._detach_resting(rests, request)
+            except UserError as error:
+                refusal = error
+            attachment = None if target is None else self._by_namespace.get(target.namespace.inode)
+            resting = self._resting(request.container) if target is None else None
             if attachment is None:  # the word may name nothing any more, or something else, and be what listings show
                 target, attachment = None, self._called(request.container)
+            if attachment is None and resting is not None:
+                return await self._detach_resting(resting, request)
             if attachment is None:
-                raise UserError(f"{request.container} is not attached", hint="`meshd ps` lists what is")
+                raise refusal
             gone, left = split_addresses(request, attachment.addresses)
             if left:
                 await self._take_addresses(target, replace(attachment, addresses=left), gone)
             else:
-                await self._netlink.run(lambda ipr: unplug(ipr, attachment.host_end))
+                await self._plugging.unplug(attachment.host_end)
                 await self._forget(attachment)
             return DetachResult(addresses=gone, id=attachment.short)
 
     def _called(self, word: str) -> Attachment | None:
         """What is attached under this name or id. Others in its namespace keep it when the container, or the name, is gone."""
-        found = [one for one in self._by_namespace.values() if is_called(word, one.id, one.name)]
-        return found[0] if len(found) == 1 else None
+        return only_called(word, self._by_namespace.values())
 
     def _resting(self, word: str) -> WantedAttachment | None:
-        """What would be attached again at its next start, if `word` is the name or id, or begins the id, of just that."""
-        attached = {attachment.id for attachment in self._by_namespace.values()}
-        found = [
-            wanted
-            for wanted in self._wanted.values()
-            if wanted.id not in attached and is_called(word, wanted.id, wanted.name)
-        ]
-        return found[0] if len(found) == 1 else None
+        """What would be attached again at its next start."""
+        return only_called(word, [one for one in self._wanted.values() if self._attached(one.id) is None])
 
     async def _detach_resting(self, wanted: WantedAttachment, request: DetachRequest) -> DetachResult:
         """A container that does not run: nothing is plugged in, and nothing will be at its next start."""
@@ -307,13 +242,7 @@ class Attachments:
                 f"{left.name} is gone, but what it shared its network with is not",
                 hint=f"detach all of it: meshd detach {left.short}",
             )
-        descriptor = await asyncio.to_thread(target.namespace.open)
-        try:
-            await asyncio.to_thread(remove_addresses, descriptor, left.ifname, gone)
-        except OSError as error:
-            raise UserError(f"cannot take the address away: {os.strerror(error.errno or 0).lower()}") from error
-        finally:
-            os.close(descriptor)
+        await self._plugging.take_addresses(target, left.ifname, gone)
         self._by_namespace[left.namespace] = left
         self._publish(left)
         await self._guards.put_all([left.guard(left.mac)])
@@ -336,7 +265,7 @@ class Attachments:
         """A host end is gone: its namespace has ended, or somebody removed the interface. Told late, it may be there anew."""
         async with self._change:
             ours = [attachment for attachment in self._by_namespace.values() if attachment.host_end == host_end]
-            if not ours or await self._is_there(host_end):
+            if not ours or await self._plugging.is_there(host_end):
                 return
             for attachment in ours:
                 self._by_namespace.pop(attachment.namespace)
@@ -344,38 +273,31 @@ class Attachments:
                 await self._guards.remove(host_end)
                 _log.info("%s has gone, and its attachment with it", attachment.name)
                 # a process or a named namespace: nobody starts it again under this name
-                if ":" in attachment.id or attachment.id in self._removed:
+                if not of_docker(attachment.id) or attachment.id in self._removed:
                     await self._unwant(attachment.id)
 
-    async def _is_there(self, host_end: str) -> bool:
-        with contextlib.suppress(OSError):
-            return await self._netlink.run(lambda ipr: find_link(ipr, host_end)) is not None
-        return False
-
-    async def links_resync(self, present: Sequence[str]) -> None:
+    async def links_resync(self, present: Collection[str]) -> None:
         for attachment in list(self._by_namespace.values()):
             if attachment.host_end not in present:
                 await self.link_removed(attachment.host_end)
 
-    async def adopt(
-        self, wanted: Sequence[WantedAttachment], host_ends: Sequence[str], misfits: Collection[str] = ()
-    ) -> None:
+    async def adopt(self, wanted: Sequence[WantedAttachment], host_ends: Mapping[str, int]) -> None:
         """At the router's start: what is still plugged in is ours again as it is; the rest is attached where it runs.
 
         Looking at the host ends first keeps what works without asking anybody: also while Docker is down, and where a shared
         namespace has outlived the container that it was attached by. The other containers of Docker's are left to `reconcile`,
         which follows once Docker answers: the router's start does not wait for that. Without a bridge there is none to adopt.
-        `misfits` of the host ends have another MTU than this router's: they get it as soon as their namespace is found.
+        Host ends that have another MTU than this router's get it as soon as their namespace is found.
         """
-        if not self._bridge:
+        if not self._plugging.bridge:
             return
         self._wanted.update((attachment.id, attachment) for attachment in wanted)
         for attachment in wanted:
             if attachment.host_end in host_ends:
                 self._take_over(attachment)
-                if attachment.host_end in misfits:
+                if host_ends[attachment.host_end] != self._plugging.host_mtu:
                     self._misfits.add(attachment.id)
-            if ":" in attachment.id and (attachment.host_end not in host_ends or attachment.id in self._misfits):
+            if not of_docker(attachment.id) and host_ends.get(attachment.host_end) != self._plugging.host_mtu:
                 await self.restore(attachment.id)
         await self._guards.put_all([attachment.guard(attachment.mac) for attachment in self._by_namespace.values()])
 
@@ -410,7 +332,7 @@ class Attachments:
                 if attachment_id.startswith("pid:") and target.namespace.inode != wanted.namespace:
                     raise UserError("another process has its number by now")
             except UserError as error:
-                if any(attachment.id == attachment_id for attachment in self._by_namespace.values()):
+                if self._attached(attachment_id) is not None:
                     return  # by those who share its network
                 _log.info("%s is not attached again: %s", wanted.name, error)
                 if attachment_id.startswith("pid:"):
@@ -419,7 +341,7 @@ class Attachments:
             try:
                 await self._attach(target, request, parse_mac(wanted.mac))
             except UserError as error:
-                attached = any(attachment.id == attachment_id for attachment in self._by_namespace.values())
+                attached = self._attached(attachment_id) is not None
                 fate = "keeps the MTU of a former launch" if attached else "runs, but is not attached again"
                 self._notice(f"{wanted.name} {fate}: {error}")
                 return
@@ -432,7 +354,7 @@ class Attachments:
         Raises UserError where the engine does not answer.
         """
         there = {container.id: container.names for container in await self._engine.list_containers()}
-        for attachment_id in [wanted for wanted in self._wanted if ":" not in wanted]:
+        for attachment_id in list(filter(of_docker, self._wanted)):
             if attachment_id not in there:
                 await self.container_removed(attachment_id)
                 continue
@@ -444,7 +366,7 @@ class Attachments:
     async def container_removed(self, container_id: str) -> None:
         """`docker rm`: it will not come back. What it shared its namespace with stays attached until that ends."""
         async with self._change:
-            if any(attachment.id == container_id for attachment in self._by_namespace.values()):
+            if self._attached(container_id) is not None:
                 self._removed.add(container_id)
             else:
                 await self._unwant(container_id)
@@ -455,15 +377,15 @@ class Attachments:
             wanted = self._wanted.get(container_id)
             if wanted is None or wanted.name == name:
                 return
-            for attachment in list(self._by_namespace.values()):
-                if attachment.id == container_id:
-                    renamed = replace(attachment, name=name)
-                    try:
-                        self._publish(renamed)
-                    except UserError as error:
-                        _log.warning("%s keeps its former name %s in the mesh: %s", name, attachment.name, error)
-                        return
-                    self._by_namespace[attachment.namespace] = renamed
+            attachment = self._attached(container_id)
+            if attachment is not None:
+                renamed = replace(attachment, name=name)
+                try:
+                    self._publish(renamed)
+                except UserError as error:
+                    _log.warning("%s keeps its former name %s in the mesh: %s", name, attachment.name, error)
+                    return
+                self._by_namespace[attachment.namespace] = renamed
             under = self._wanted[container_id] = replace(wanted, name=name)
             await self._remember(lambda state: state.put_attachment(under))
 
@@ -471,8 +393,4 @@ class Attachments:
         self._removed.discard(attachment_id)
         self._misfits.discard(attachment_id)
         if self._wanted.pop(attachment_id, None) is not None:
-            await self._remember(partial(_delete, attachment_id=attachment_id))
-
-
-def _delete(state: State, *, attachment_id: str) -> None:
-    state.delete_attachment(attachment_id)
+            await self._remember(lambda state: state.delete_attachment(attachment_id))

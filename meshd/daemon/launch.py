@@ -180,7 +180,8 @@ def _start(options: LaunchOptions, paths: Paths, lock: int, progress: Callable[[
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Ctrl-C is raised at the end. Raised by Popen itself, it would leave a process that nobody knows, and so nobody ends."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
+    in_main_thread = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not in_main_thread:
         yield
         return
     came: list[int] = []
@@ -191,10 +192,6 @@ def _interrupts_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if came:
         raise KeyboardInterrupt
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _end(supervisor: subprocess.Popen[bytes]) -> None:

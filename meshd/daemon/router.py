@@ -23,7 +23,7 @@ from pathlib import Path
 from meshd import __version__
 from meshd.capture.docker import DockerClient
 from meshd.capture.netlink import Netlink
-from meshd.capture.veth import ends_of_another_mtu, host_ends
+from meshd.capture.veth import host_ends
 from meshd.config import LaunchOptions, NodeConfig, Paths
 from meshd.control.api import AttachRequest, AttachResult, CaptureRequest, DetachRequest, DetachResult
 from meshd.control.server import serve
@@ -39,6 +39,7 @@ from meshd.daemon.keys import load_identity, load_key
 from meshd.daemon.launch import ReadyAnswer
 from meshd.daemon.loops import Loops
 from meshd.daemon.mirrors import Mirror, Mirrors
+from meshd.daemon.plugging import Plugging
 from meshd.daemon.selection import known_words, select
 from meshd.daemon.state import State, StateWriter
 from meshd.daemon.watch import Watch
@@ -212,23 +213,25 @@ class Router:
         docker = DockerClient()
         self._closing.push_async_callback(docker.close)
         self._guards = Guards(self._devices.capturing.bridge)
-        self._attachments = Attachments(
-            directory=_Directory(self._node, self._driver, self._clock),
-            engine=docker,
-            guards=self._guards,
+        plugging = Plugging(
             netlink=self._netlink,
-            remember=self._writer.run,
-            notice=lambda text: self._node.notices.add(text, self._clock()),
+            guards=self._guards,
             bridge=self._devices.capturing.bridge,
             mtu=self._underlay.interface_mtu,
             mesh_id=key.mesh_id,
             host_id=self._node.host_id,
             host_mtu=self._devices.capturing.host_mtu,
         )
-        bridge, mtu = self._devices.capturing.bridge, self._devices.capturing.host_mtu or self._underlay.interface_mtu
-        ends = await self._netlink.run(lambda ipr: host_ends(ipr, bridge))
-        misfits = await self._netlink.run(lambda ipr: ends_of_another_mtu(ipr, bridge, mtu))
-        await self._attachments.adopt(state.attachments(), ends, misfits)
+        self._attachments = Attachments(
+            directory=_Directory(self._node, self._driver, self._clock),
+            engine=docker,
+            guards=self._guards,
+            plugging=plugging,
+            remember=self._writer.run,
+            notice=lambda text: self._node.notices.add(text, self._clock()),
+        )
+        ends = await self._netlink.run(lambda ipr: host_ends(ipr, plugging.bridge))
+        await self._attachments.adopt(state.attachments(), ends)
         await self._loops.start()
         self._watch = Watch(
             attachments=self._attachments,

@@ -121,9 +121,7 @@ class UdpPort:
             reason = self._send_one((data[at : at + size],), (), destination)
             if reason is not None and at == 0:
                 return reason
-            if (
-                reason is DropReason.QUEUE_FULL
-            ):  # another one is about one datagram (a firewall's): those behind it may pass
+            if reason is DropReason.QUEUE_FULL:  # another one is about one datagram (a firewall's): the next may pass
                 break
         return None
 

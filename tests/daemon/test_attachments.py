@@ -80,7 +80,7 @@ def test_an_interface_keeps_the_name_that_it_was_given(world: World) -> None:
         await world.plug_in("web", ONE, ifname="eth1")
         await world.plug_in("web", TWO)
         world.attachments = world.router()
-        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        await world.attachments.adopt(list(world.disk.values()), world.ends())
         await world.plug_in("web", THREE)
         (plug,) = world.plugged.values()
         assert (plug.ifname, plug.addresses) == ("eth1", (ONE, TWO, THREE))
@@ -407,7 +407,7 @@ def test_a_shared_namespace_outlives_its_container(world: World) -> None:
         seen = world.as_seen()
         assert web.id in world.disk
         world.attachments = world.router()
-        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        await world.attachments.adopt(list(world.disk.values()), world.ends())
         assert world.as_seen() == seen
         await world.attachments.reconcile()
         await world.attachments.link_removed(world.end("sidecar"))
@@ -444,7 +444,7 @@ def test_the_same_while_the_router_is_away(world: World) -> None:
         await world.plug_in("web", ONE)
         web.namespace = 200
         world.attachments = world.router()
-        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        await world.attachments.adopt(list(world.disk.values()), world.ends())
         await world.attachments.reconcile()
         assert list(world.plugged) == [host_ifname(Inode(4, 200), "meshd")]
         assert world.disk[web.id].namespace == (4, 200)
@@ -532,7 +532,7 @@ def test_what_is_on_a_former_bridge_moves_to_the_present_one(world: World) -> No
     async def test() -> None:
         macs = [(await world.plug_in(box.id, address)).mac for box, address in ((web, ONE), (blue, TWO))]
         world.attachments = world.router(bridge="other")
-        await world.attachments.adopt(list(world.disk.values()), [])
+        await world.attachments.adopt(list(world.disk.values()), {})
         assert list(world.plugged) == [host_ifname(Inode(4, 100), "meshd"), host_ifname(Inode(4, 200), "other")]
         await world.attachments.reconcile()
         assert set(world.plugged) == {host_ifname(Inode(4, number), "other") for number in (100, 200)}
@@ -557,9 +557,10 @@ def test_what_has_a_former_routers_mtu_gets_this_ones(world: World) -> None:
             await world.plug_in(box.id, address)
         misfits = list(world.plugged)
         await world.plug_in("fits", THREE)
+        fits = list(world.plugged)[-1]
         seen = world.as_seen()
         world.attachments = world.router(mtu=1200)
-        await world.attachments.adopt(list(world.disk.values()), list(world.plugged), misfits)
+        await world.attachments.adopt(list(world.disk.values()), {**world.ends(), fits: 1200})
         assert [plug.mtu for plug in world.plugged.values()] == [1372, 1200, 1372]
         await world.attachments.reconcile()
         await world.attachments.reconcile()
@@ -578,7 +579,7 @@ def test_what_cannot_have_this_routers_mtu_stays_attached_and_is_told_of(world: 
         seen = world.as_seen()
         world.attachments = world.router(mtu=1200)
         world.plug_failure = UserError("IPv6 needs more")
-        await world.attachments.adopt(list(world.disk.values()), list(world.plugged), list(world.plugged))
+        await world.attachments.adopt(list(world.disk.values()), world.ends())
         assert world.notices == ["netns:blue keeps the MTU of a former launch: IPv6 needs more"]
         assert world.as_seen() == seen
 
@@ -597,7 +598,7 @@ def test_what_is_still_plugged_in_is_taken_over_without_asking_anybody(world: Wo
         world.published.clear()
         world.engine_failure = UserError("Docker does not answer")
         world.asked = 0
-        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        await world.attachments.adopt(list(world.disk.values()), world.ends())
         assert world.as_seen() == seen
         assert world.asked == 0
 
@@ -619,7 +620,7 @@ def test_the_start_does_not_wait_for_docker(world: World) -> None:
         web.runs, web.namespace = True, 300
         del world.containers[gone.id]
         world.asked = 0
-        await world.attachments.adopt(list(world.disk.values()), [])
+        await world.attachments.adopt(list(world.disk.values()), {})
         assert (world.asked, world.attachments.views()) == (0, ())
         assert world.attachments.wants_docker
         world.engine_failure = UserError("Docker does not answer")
@@ -649,7 +650,7 @@ def test_another_process_under_the_same_number_is_left_alone(world: World) -> No
             box.namespace += 100
         world.attachments = world.router()
         world.published.clear()
-        await world.attachments.adopt(wanted, [])
+        await world.attachments.adopt(wanted, {})
         assert [view.name for view in world.attachments.views()] == ["netns:blue"]  # a name is given on purpose
         assert set(world.disk) == {"netns:blue"}
 
@@ -665,7 +666,7 @@ def test_what_the_mesh_does_not_take_at_the_start_does_not_end_it(
         await world.plug_in("web", ONE)
         world.attachments = world.router()
         world.publish_failure = UserError("too much")
-        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        await world.attachments.adopt(list(world.disk.values()), world.ends())
         assert world.attachments.views() == ()
         assert "stays plugged in" in caplog.text
         assert set(world.disk) != set()
@@ -758,7 +759,7 @@ def test_a_guard_goes_with_its_interface_and_comes_back_with_it(world: World) ->
         assert world.guarded == before
         world.guarded.clear()  # a flush, while no router runs
         world.attachments = world.router()
-        await world.attachments.adopt(list(world.disk.values()), list(world.plugged))
+        await world.attachments.adopt(list(world.disk.values()), world.ends())
         assert world.guarded == before
 
     play(test())

@@ -259,7 +259,7 @@ def _lives(pid: int) -> bool:
 
 
 def test_an_interrupted_launch_ends_the_router(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    play(monkeypatch, "time.sleep(60)")
+    play(monkeypatch, "signal.pause()")
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -274,7 +274,7 @@ def test_an_interrupt_while_the_process_is_made_ends_it(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in the moment in which it is there and nobody has its number yet."""
-    play(monkeypatch, "time.sleep(60)")
+    play(monkeypatch, "signal.pause()")
     monkeypatch.setattr(launching, "END_TIMEOUT_S", 5.0)
     real = subprocess.Popen
 

@@ -18,7 +18,9 @@ from meshd.capture.netns import Inode, NamespaceRef
 from meshd.capture.veth import Plug, Plugged, host_ifname
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.daemon import attachments as module
+from meshd.daemon import plugging as plugging_module
 from meshd.daemon.attachments import Attachments
+from meshd.daemon.plugging import Plugging
 from meshd.daemon.state import State, WantedAttachment
 from meshd.errors import UserError
 from meshd.ids import HostId, Mac
@@ -69,17 +71,21 @@ class World:
 
     def router(self, bridge: str = "meshd", mtu: int = 1372) -> Attachments:
         """A router that has just been started here."""
-        return Attachments(
-            directory=self,
-            engine=self,
-            guards=self,
+        plugging = Plugging(
             netlink=cast(Netlink, self),
-            remember=self.remember,
-            notice=self.notices.append,
+            guards=self,
             bridge=bridge,
             mtu=mtu,
             mesh_id=SEED,
             host_id=HostId(bytes(16)),
+        )
+        return Attachments(
+            directory=self,
+            engine=self,
+            guards=self,
+            plugging=plugging,
+            remember=self.remember,
+            notice=self.notices.append,
         )
 
     def container(self, name: str, namespace: int, runs: bool = True, id: str = "") -> Container:
@@ -204,6 +210,10 @@ class World:
         self.plugged.pop(end, None)
         return end
 
+    def ends(self) -> dict[str, int]:
+        """The host ends that are plugged in, and their MTU."""
+        return {name: plug.mtu for name, plug in self.plugged.items()}
+
     def as_seen(self) -> tuple[dict[str, Any], dict[str, Plug], dict[str, WantedAttachment], Any]:
         """All that could have changed."""
         return dict(self.published), dict(self.plugged), dict(self.disk), self.attachments.views()
@@ -212,10 +222,10 @@ class World:
 def make_world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(module, "resolve_target", world.resolve)
-    monkeypatch.setattr(module, "plug", world.plug)
-    monkeypatch.setattr(module, "unplug", world.unplug)
-    monkeypatch.setattr(module, "find_link", world.find_link)
-    monkeypatch.setattr(module, "remove_addresses", world.remove_addresses)
+    monkeypatch.setattr(plugging_module, "plug", world.plug)
+    monkeypatch.setattr(plugging_module, "unplug", world.unplug)
+    monkeypatch.setattr(plugging_module, "find_link", world.find_link)
+    monkeypatch.setattr(plugging_module, "remove_addresses", world.remove_addresses)
     monkeypatch.setattr(module, "host_namespace_inode", lambda: HOST_NAMESPACE)
     return world
 

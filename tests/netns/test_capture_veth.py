@@ -297,8 +297,8 @@ def test_addresses_go(world: World) -> None:
 def test_unplug_removes_both_ends_and_only_ours(world: World) -> None:
     world.plug(world.one, "10.2.1.1/24")
     name = host_ifname(world.one.inode, "meshd")
-    assert world.host.netlink(lambda ipr: host_ends(ipr, "meshd")) == [name]
-    assert world.host.netlink(lambda ipr: host_ends(ipr, "other")) == []
+    assert world.host.netlink(lambda ipr: host_ends(ipr, "meshd")) == {name: 1372}
+    assert world.host.netlink(lambda ipr: host_ends(ipr, "other")) == {}
     assert world.host.netlink(lambda ipr: unplug(ipr, name))
     assert not world.host.netlink(lambda ipr: unplug(ipr, name))
     assert world.one.links() == {"lo"}
