@@ -4,9 +4,9 @@
     container: mesh0  ── stable MAC, MTU, gso_max_size, addresses, quick neighbour detection
 
 The host end's name follows from the namespace and the bridge, so whatever is there tells by itself if it is ours: the two ends
-name each other. Its alias says for which bridge it is, and which MAC the bridge is to know behind it: what a bridge that is made
-anew needs. Plugging twice is plugging once; a plug that fails leaves nothing behind. `gso_max_size` bounds the super-frames
-so that one fits one sealed send.
+name each other. Its alias says for which bridge it is, which MAC the bridge is to know behind it (what a bridge that is made anew
+needs), and the container's MTU, which a router that is launched with another one could not see from the host. Plugging twice is
+plugging once; a plug that fails leaves nothing behind. `gso_max_size` bounds the super-frames so that one fits one sealed send.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -46,6 +47,7 @@ from meshd.errors import UserError
 from meshd.ids import Mac, format_mac, parse_mac
 
 __all__ = [
+    "Mtus",
     "Plug",
     "Plugged",
     "host_ends",
@@ -67,6 +69,13 @@ _LOCAL, _GROUP = 0x02, 0x01  # bits of a MAC's first byte (IEEE 802)
 _NEIGHBOUR_SYSCTLS = {"base_reachable_time_ms": 5000, "delay_first_probe_time": 2, "ucast_solicit": 1}
 
 
+class Mtus(NamedTuple):
+    """Of the two ends of a pair. A bridge loses without a word what does not fit the port where it is to leave."""
+
+    host: int
+    container: int  # as it was plugged in; 0: not told
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Plug:
     """What to plug in. `addresses` as the user wrote them ('ip/len'); none means layer 2 only."""
@@ -80,6 +89,10 @@ class Plug:
     host_mtu: int = 0  # of the host's end, where it differs: a bridge of others shrinks to its smallest port
     addresses: Sequence[str] = ()
     multicast_route: bool = True
+
+    @property
+    def mtus(self) -> Mtus:
+        return Mtus(self.host_mtu or self.mtu, self.mtu)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -126,6 +139,7 @@ def plug(ipr: IPRoute, namespace_fd: int, want: Plug, guard: Callable[[Mac], Non
             added = run_in_namespace(
                 namespace_fd, lambda inner: _configure(inner, want, addresses, new=present is None)
             )
+            _label(ipr, want, mac, want.mtu)  # now that the container's end has it
         except BaseException:
             if present is None:
                 delete_link(ipr, want.host_ifname)  # its other end goes with it
@@ -145,12 +159,9 @@ def unplug(ipr: IPRoute, host_end: str) -> bool:
     return delete_link(ipr, host_end)
 
 
-def host_ends(ipr: IPRoute, bridge: str) -> dict[str, int]:
-    """The host ends that we made for this bridge, also those that were taken out of it, and their MTU.
-
-    It should be ours: a bridge loses without a word what does not fit the port where it is to leave.
-    """
-    return {link.name: link.mtu for link in _host_ends(ipr, bridge)}
+def host_ends(ipr: IPRoute, bridge: str) -> dict[str, Mtus]:
+    """The host ends that we made for this bridge, also those that were taken out of it."""
+    return {link.name: Mtus(link.mtu, _labelled_mtu(link)) for link in _host_ends(ipr, bridge)}
 
 
 def rejoin(ipr: IPRoute, bridge: str) -> None:
@@ -161,6 +172,11 @@ def rejoin(ipr: IPRoute, bridge: str) -> None:
 
 def _host_ends(ipr: IPRoute, bridge: str) -> list[Link]:
     return [link for link in all_links(ipr) if link.kind == "veth" and link.alias.startswith(f"meshd {bridge} ")]
+
+
+def _labelled_mtu(link: Link) -> int:
+    words = link.alias.split()
+    return int(words[3]) if len(words) > 3 and words[3].isdecimal() else 0
 
 
 def remove_addresses(namespace_fd: int, ifname: str, texts: Sequence[str]) -> tuple[str, ...]:
@@ -208,7 +224,7 @@ def _create_pair(ipr: IPRoute, namespace_fd: int, want: Plug) -> None:
             ifname=want.host_ifname,
             kind="veth",
             address=format_mac(_host_end_mac(want.mac)),
-            mtu=want.host_mtu or want.mtu,
+            mtu=want.mtus.host,
             gso_max_size=want.gso_max_size,
             peer={
                 "ifname": want.ifname,
@@ -232,10 +248,15 @@ def _host_end_mac(mac: Mac) -> Mac:
 def _connect_host_end(ipr: IPRoute, want: Plug, mac: Mac) -> None:
     index = require_link(ipr, want.host_ifname).index
     disable_ipv6(want.host_ifname)
-    alias = f"meshd {want.bridge} {format_mac(mac)}"
-    ipr.link("set", index=index, ifalias=alias, mtu=want.host_mtu or want.mtu, gso_max_size=want.gso_max_size)
+    _label(ipr, want, mac)
+    ipr.link("set", index=index, mtu=want.mtus.host, gso_max_size=want.gso_max_size)
     _join(ipr, want.host_ifname, want.bridge, mac)
     ipr.link("set", index=index, state="up")
+
+
+def _label(ipr: IPRoute, want: Plug, mac: Mac, *mtu: int) -> None:
+    words = ("meshd", want.bridge, format_mac(mac), *map(str, mtu))
+    ipr.link("set", index=require_link(ipr, want.host_ifname).index, ifalias=" ".join(words))
 
 
 def _join(ipr: IPRoute, host_end: str, bridge: str, mac: Mac) -> None:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from meshd.capture.containers import ContainerEngine, Target, resolve_target
 from meshd.capture.netns import Inode, host_namespace_inode
+from meshd.capture.veth import Mtus
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.control.limits import MAX_ADDRESSES
 from meshd.daemon.attachment import Attachment, merge_addresses, of_docker, only_called, short_id, split_addresses
@@ -281,13 +282,13 @@ class Attachments:
             if attachment.host_end not in present:
                 await self.link_removed(attachment.host_end)
 
-    async def adopt(self, wanted: Sequence[WantedAttachment], host_ends: Mapping[str, int]) -> None:
+    async def adopt(self, wanted: Sequence[WantedAttachment], host_ends: Mapping[str, Mtus]) -> None:
         """At the router's start: what is still plugged in is ours again as it is; the rest is attached where it runs.
 
         Looking at the host ends first keeps what works without asking anybody: also while Docker is down, and where a shared
         namespace has outlived the container that it was attached by. The other containers of Docker's are left to `reconcile`,
         which follows once Docker answers: the router's start does not wait for that. Without a bridge there is none to adopt.
-        Host ends that have another MTU than this router's get it as soon as their namespace is found.
+        Those that have another MTU than this router's get it as soon as their namespace is found.
         """
         if not self._plugging.bridge:
             return
@@ -295,9 +296,9 @@ class Attachments:
         for attachment in wanted:
             if attachment.host_end in host_ends:
                 self._take_over(attachment)
-                if host_ends[attachment.host_end] != self._plugging.host_mtu:
+                if host_ends[attachment.host_end] != self._plugging.mtus:
                     self._misfits.add(attachment.id)
-            if not of_docker(attachment.id) and host_ends.get(attachment.host_end) != self._plugging.host_mtu:
+            if not of_docker(attachment.id) and host_ends.get(attachment.host_end) != self._plugging.mtus:
                 await self.restore(attachment.id)
         await self._guards.put_all([attachment.guard(attachment.mac) for attachment in self._by_namespace.values()])
 

@@ -11,7 +11,7 @@ from functools import partial
 from meshd.capture.containers import Target
 from meshd.capture.links import find_link
 from meshd.capture.netlink import Netlink
-from meshd.capture.veth import Plug, host_ifname, plug, remove_addresses, stable_mac, unplug
+from meshd.capture.veth import Mtus, Plug, host_ifname, plug, remove_addresses, stable_mac, unplug
 from meshd.config import DEFAULT_IFNAME
 from meshd.daemon.attachment import Attachment, of_docker
 from meshd.daemon.guards import PortGuards
@@ -45,9 +45,9 @@ class Plugging:
         self._host_id = host_id
 
     @property
-    def host_mtu(self) -> int:
-        """What a host end has that this router plugged in."""
-        return self._host_mtu or self._mtu
+    def mtus(self) -> Mtus:
+        """What the ends have that this router plugged in."""
+        return Mtus(self._host_mtu or self._mtu, self._mtu)
 
     def new(self, target: Target, mac: Mac | None) -> Attachment:
         """One without addresses. The MAC is the same after a restart.

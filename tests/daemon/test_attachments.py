@@ -11,7 +11,7 @@ import pytest
 
 from meshd.capture.guards import Guard
 from meshd.capture.netns import Inode
-from meshd.capture.veth import host_ifname, stable_mac
+from meshd.capture.veth import Mtus, host_ifname, stable_mac
 from meshd.control.limits import MAX_ADDRESSES
 from meshd.daemon import attachments as module
 from meshd.daemon.supersize import gso_max_size
@@ -560,13 +560,31 @@ def test_what_has_a_former_routers_mtu_gets_this_ones(world: World) -> None:
         fits = list(world.plugged)[-1]
         seen = world.as_seen()
         world.attachments = world.router(mtu=1200)
-        await world.attachments.adopt(list(world.disk.values()), {**world.ends(), fits: 1200})
+        await world.attachments.adopt(list(world.disk.values()), {**world.ends(), fits: Mtus(1200, 1200)})
         assert [plug.mtu for plug in world.plugged.values()] == [1372, 1200, 1372]
         await world.attachments.reconcile()
         await world.attachments.reconcile()
         assert [plug.mtu for plug in world.plugged.values()] == [1200, 1200, 1372]
         assert [entry[1] for entry in world.log if entry[0] == "plug"][3:] == misfits[::-1]
         assert (world.as_seen()[0], world.as_seen()[3]) == (seen[0], seen[3])
+
+    play(test())
+
+
+def test_an_mtu_is_that_of_both_ends(world: World) -> None:
+    """On a bridge of others the hosts' ends have its MTU, whatever the containers' have."""
+    blue = world.container("netns:blue", 200, id="netns:blue")
+
+    async def test() -> None:
+        world.attachments = world.router(host_mtu=1500)
+        await world.plug_in(blue.id, THREE)
+        plugs: list[tuple[int, int]] = []
+        for mtu, host_mtu in ((1372, 1500), (1200, 1500), (1200, 1400), (1200, 1400)):
+            world.attachments = world.router(mtu=mtu, host_mtu=host_mtu)
+            await world.attachments.adopt(list(world.disk.values()), world.ends())
+            plugs += [plug.mtus for plug in world.plugged.values()]
+        assert plugs == [(1500, 1372), (1500, 1200), (1400, 1200), (1400, 1200)]
+        assert len([entry for entry in world.log if entry[0] == "plug"]) == 3
 
     play(test())
 

@@ -15,7 +15,7 @@ from meshd.capture.containers import ContainerDetails, ContainerSummary, Target
 from meshd.capture.guards import Guard
 from meshd.capture.netlink import Netlink
 from meshd.capture.netns import Inode, NamespaceRef
-from meshd.capture.veth import Plug, Plugged, host_ifname
+from meshd.capture.veth import Mtus, Plug, Plugged, host_ifname
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.daemon import attachments as module
 from meshd.daemon import plugging as plugging_module
@@ -69,7 +69,7 @@ class World:
     def __post_init__(self) -> None:
         self.attachments = self.router()
 
-    def router(self, bridge: str = "meshd", mtu: int = 1372) -> Attachments:
+    def router(self, bridge: str = "meshd", mtu: int = 1372, host_mtu: int = 0) -> Attachments:
         """A router that has just been started here."""
         plugging = Plugging(
             netlink=cast(Netlink, self),
@@ -78,6 +78,7 @@ class World:
             mtu=mtu,
             mesh_id=SEED,
             host_id=HostId(bytes(16)),
+            host_mtu=host_mtu,
         )
         return Attachments(
             directory=self,
@@ -210,9 +211,9 @@ class World:
         self.plugged.pop(end, None)
         return end
 
-    def ends(self) -> dict[str, int]:
-        """The host ends that are plugged in, and their MTU."""
-        return {name: plug.mtu for name, plug in self.plugged.items()}
+    def ends(self) -> dict[str, Mtus]:
+        """The host ends that are plugged in."""
+        return {name: plug.mtus for name, plug in self.plugged.items()}
 
     def as_seen(self) -> tuple[dict[str, Any], dict[str, Plug], dict[str, WantedAttachment], Any]:
         """All that could have changed."""

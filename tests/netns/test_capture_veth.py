@@ -15,6 +15,7 @@ from meshd.capture.announce import send_frames
 from meshd.capture.bridge import bridge_fdb, ensure_bridge
 from meshd.capture.links import Link, require_link
 from meshd.capture.veth import (
+    Mtus,
     Plug,
     Plugged,
     host_ends,
@@ -297,13 +298,34 @@ def test_addresses_go(world: World) -> None:
 def test_unplug_removes_both_ends_and_only_ours(world: World) -> None:
     world.plug(world.one, "10.2.1.1/24")
     name = host_ifname(world.one.inode, "meshd")
-    assert world.host.netlink(lambda ipr: host_ends(ipr, "meshd")) == {name: 1372}
+    assert world.host.netlink(lambda ipr: host_ends(ipr, "meshd")) == {name: Mtus(1372, 1372)}
     assert world.host.netlink(lambda ipr: host_ends(ipr, "other")) == {}
     assert world.host.netlink(lambda ipr: unplug(ipr, name))
     assert not world.host.netlink(lambda ipr: unplug(ipr, name))
     assert world.one.links() == {"lo"}
     with pytest.raises(UserError, match="stays"):
         world.host.netlink(lambda ipr: unplug(ipr, "meshd"))
+
+
+def test_the_host_can_tell_what_mtu_a_container_has(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a change that went wrong half way: what the container's end has is not told then."""
+
+    def ends() -> list[Mtus]:
+        return list(world.host.netlink(lambda ipr: host_ends(ipr, "meshd")).values())
+
+    world.plug(world.one, host_mtu=1500)
+    assert ends() == [Mtus(1500, 1372)]
+    with monkeypatch.context() as broken:
+        broken.setattr("meshd.capture.veth.write_sysctl", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            world.plug(world.one, mtu=1200, host_mtu=1500)
+    assert ends() == [Mtus(1500, 0)]
+    world.plug(world.one, mtu=1200, host_mtu=1500)
+    assert ends() == [Mtus(1500, 1200)]
+    world.host.command(
+        "ip", "link", "set", host_ifname(world.one.inode, "meshd"), "alias", "meshd meshd 02:00:00:00:00:01"
+    )
+    assert ends() == [Mtus(1500, 0)]  # a former version's
 
 
 def test_neighbours_learn_of_an_address_that_moved(world: World) -> None:

@@ -125,6 +125,21 @@ def test_a_bridge_that_is_there(lab: Lab) -> None:
     assert first.meshd("status").status == 0
 
 
+def test_containers_on_a_bridge_of_others_follow_a_launch_with_another_mtu(lab: Lab) -> None:
+    host, _ = lab.hosts
+    host.ip("link", "add", "br1", "type", "bridge")
+    host.ip("link", "set", "br1", "up")
+    web = lab.container("web")
+    for options, mtu in (([], 1372), (["--mtu", "1200"], 1200), ([], 1372)):
+        host.launch("--capture", "pcap:br1", *options)
+        if not web.has():
+            host.attach(web, f"{WEB}/24")
+        (link,) = json.loads(web.ip("-j", "link", "show", "mesh0"))
+        assert link["mtu"] == mtu
+        assert json.loads(host.ip("-j", "link", "show", "br1"))[0]["mtu"] == 1500
+        host.meshd("stop")
+
+
 def bridge_facts(host: Host) -> tuple[object, ...]:
     link = json.loads(host.ip("-j", "link", "show", "br1"))[0]
     return (
