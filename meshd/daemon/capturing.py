@@ -5,8 +5,8 @@
     pcap:IFACE    capture on a NIC or veth; there is nothing to plug containers into
 
 Both are made once, and mended when others took something away: `mend` puts right what it can and says whether the port still
-works; if not, the owner stops reading, `close`s it, and `reopen` gives a new one, which then must `join`. All but `close` are
-called on the netlink thread and may block.
+works; if not, the owner stops reading, `close`s it, and `reopen` gives a new one, which then must `join`. What is given an IPRoute
+is called on the netlink thread and may block, as `count` may, in a thread of its own.
 """
 
 from __future__ import annotations
@@ -72,8 +72,12 @@ class Capturing(Protocol):
 
     def offloads(self) -> tuple[str, ...]: ...
 
+    def count(self) -> None:
+        """Look at what the kernel has counted, for `drops`."""
+        ...
+
     def drops(self) -> dict[str, int]:
-        """What was lost before the engine could see it."""
+        """What was lost before the engine could see it. Does not block."""
         ...
 
 
@@ -100,6 +104,7 @@ class TapCapturing:
         self._mtu = mtu
         self._bridge_made = False
         self._rule_made = False
+        self._dropped = self._past = 0  # by the kernel: of this TAP, and of those before
 
     def make(self, ipr: IPRoute) -> None:
         self._bridge_made = ensure_bridge(ipr, self.bridge, self._mac, self._mtu)
@@ -120,7 +125,7 @@ class TapCapturing:
         ensure_bridge(ipr, self.bridge, self._mac, self._mtu)
         rejoin(ipr, self.bridge)
         self._allow_forwarding()
-        if find_link(ipr, self._name) is None:
+        if self.port is None or not self.port.there:
             return False
         self.join(ipr)
         return True
@@ -138,6 +143,7 @@ class TapCapturing:
         if self.port is not None:
             self.port.close()
             self.port = None
+            self._past, self._dropped = self._past + self._dropped, 0
 
     def undo(self, ipr: IPRoute) -> None:
         self.close()
@@ -153,8 +159,11 @@ class TapCapturing:
     def offloads(self) -> tuple[str, ...]:
         return self.port.offloads if self.port is not None else ()
 
+    def count(self) -> None:
+        self._dropped = tap_tx_dropped(self._name)
+
     def drops(self) -> dict[str, int]:
-        dropped = tap_tx_dropped(self._name)
+        dropped = self._past + self._dropped
         return {DropReason.KERNEL_TAP.name.lower(): dropped} if dropped else {}
 
 
@@ -221,6 +230,9 @@ class PcapCapturing:
     @staticmethod
     def _counted(port: PcapPort) -> list[tuple[DropReason, int]]:
         return [*port.drops.items(), (DropReason.KERNEL_TAP, port.kernel_dropped())]
+
+    def count(self) -> None:
+        """libpcap asks the socket, at once."""
 
     def drops(self) -> dict[str, int]:
         total = DropCounters()

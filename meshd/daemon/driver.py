@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 SLOW_CALLBACK_S = 0.002
 MAX_SIDE_DATAGRAMS = 64  # 0.3 ms; the last read may bring as many once more
 MAX_RESOLUTIONS = 64  # names being looked up at one time; a further one waits for its next retry
-RETRY_S = 0.1  # after a wake-up that failed
+RETRY_S = 0.1  # after a wake-up that failed, or an error of the frame port that nobody foresaw
 LOG_EVERY_S = 10.0  # a bug that each packet meets must not fill the disk
 _LAG_SAMPLES = 512
 KnownHosts = tuple[tuple[HostId, tuple[Endpoint, ...]], ...]
@@ -103,6 +103,7 @@ class Driver:
         self.streams = Streams(self, clock)
         self._upcalls: int | None = None  # of an engine that pumps by itself: readable when it wants something
         self._timer: asyncio.TimerHandle | None = None
+        self._look_again: asyncio.TimerHandle | None = None  # at the frame port, after an error
         self._armed = float("inf")
         self._lags: collections.deque[float] = collections.deque(maxlen=_LAG_SAMPLES)
         self._slow = 0
@@ -126,6 +127,8 @@ class Driver:
 
     def drop_frames(self) -> None:
         """The TAP is going: stop reading it, before its descriptor is closed."""
+        if self._look_again is not None:
+            self._look_again.cancel()
         self._engine.drop_frames()
         if self._upcalls is None:
             with contextlib.suppress(OSError, ValueError):
@@ -205,9 +208,11 @@ class Driver:
             self._frames_failed(error)
 
     def _frames_failed(self, error: OSError) -> None:
-        if error.errno not in _TAP_GONE:
-            raise error
+        """Whoever watched the port (libuv, the engine's thread) may do so no longer, whatever the error was."""
         self.drop_frames()
+        if error.errno not in _TAP_GONE:
+            self._look_again = self._loop.call_later(RETRY_S, self.replace_frames, self._frames)
+            raise error
         self._tap_lost()
 
     def _pump_side(self, port: DatagramPort, now: float) -> None:

@@ -324,7 +324,7 @@ class Router:
         return replace(view, drops=drops, notices=(*view.notices, *problems))
 
     async def refresh(self) -> None:
-        await self._guards.count()
+        await asyncio.gather(self._guards.count(), asyncio.to_thread(self._devices.capturing.count))
 
     def view(self) -> RouterView:
         capturing = self._devices.capturing

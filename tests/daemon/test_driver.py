@@ -420,6 +420,62 @@ def test_an_interface_that_went_down_is_read_on() -> None:
     run(test)
 
 
+def test_an_error_that_nobody_foresaw_does_not_end_reading(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refusal on a connected UDP socket is such a one; with it libuv stops to watch, as with any error that poll shows."""
+    monkeypatch.setattr(driving, "RETRY_S", 0.001)
+
+    async def test(bench: Bench) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
+            near.setblocking(False)
+            near.bind(("127.0.0.1", 0))
+            far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            far.bind(("127.0.0.1", 0))
+            place = far.getsockname()
+            near.connect(place)
+            bench.driver.start()
+            bench.driver.drop_frames()
+            bench.driver.replace_frames(cast(FramePort, near))
+            far.close()
+            near.send(b"nobody is there")
+            await spin_until(lambda: "refused" in caplog.text)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+                far.bind(place)
+                far.sendto(b"frame", near.getsockname())
+                await spin_until(lambda: bench.engine.frames == [b"frame"])
+            assert bench.lost == 0
+            bench.driver.drop_frames()
+
+    run(test)
+
+
+def test_nor_that_of_an_engine_that_pumps_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driving, "RETRY_S", 0.001)
+
+    async def test(bench: Bench) -> None:
+        far, bench.engine.upcalls = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        bench.engine.upcalls.setblocking(False)
+        bench.driver.start()
+        bench.engine.failure = OSError(errno.EPERM, "no idea")
+        bench.engine.reads_frames = False  # it has stopped
+        far.send(b"look")
+        await spin_until(lambda: bench.engine.reads_frames)
+        bench.engine.failure = OSError(errno.EPERM, "no idea")
+        bench.engine.reads_frames = False
+        far.send(b"look")
+        await spin_until(lambda: bench.engine.failure is None)
+        bench.driver.drop_frames()  # the TAP is closed before the time is over: it is not looked at again
+        bench.frames.close()
+        await asyncio.sleep(2 * driving.RETRY_S)  # a timer for that would be due before
+        assert not bench.engine.reads_frames
+        await bench.driver.close()
+        far.close()
+        bench.engine.upcalls.close()
+
+    run(test)
+
+
 def test_an_engine_that_pumps_by_itself_is_only_asked_what_it_wants() -> None:
     async def test(bench: Bench) -> None:
         far, bench.engine.upcalls = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)

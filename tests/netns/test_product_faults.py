@@ -190,6 +190,17 @@ def test_a_deleted_device_comes_back(pair: Pair, name: str) -> None:
     datagrams_arrive(pair.containers[1], pair.containers[0], ADDRESSES[0], sizes=(1344,))
 
 
+def test_something_else_has_the_taps_name(pair: Pair) -> None:
+    """It is not taken for the TAP; the router says what is in the way, and goes on when it is not."""
+    host = pair.first
+    other = "link del meshd-tap\ntuntap add meshd-tap mode tap\n"
+    subprocess.run(host.inside("ip", "-batch", "-"), input=other, text=True, check=True)
+    until(lambda: "an interface meshd-tap exists already and is not ours to use" in host.log, "it is told")
+    assert "master" not in host.ip("link", "show", "meshd-tap")
+    host.ip("link", "del", "meshd-tap")
+    pair.containers[0].reach(ADDRESSES[1])
+
+
 def bridge_mac(host: Host) -> str:
     return str(json.loads(host.ip("-j", "link", "show", "meshd"))[0]["address"])
 
