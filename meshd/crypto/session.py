@@ -124,7 +124,7 @@ class KeySlots:
         self._timing = timing
         self._keys: list[KeyPair] = []  # newest first
         self._current: KeyPair | None = None
-        self._heard: KeyPair | None = None
+        self._heard: list[KeyPair] = []  # those that a datagram came in under, the last one at the end
         self._sealed: set[int] = set()  # local indices of keys that were current once
 
     @property
@@ -164,7 +164,8 @@ class KeySlots:
         position = self._position(local_index)
         if position is None:
             return _NOTHING
-        pair = self._heard = self._keys[position]
+        pair = self._keys[position]
+        self._heard = [*(other for other in self._heard if other is not pair), pair]
         if self._current is not None and position >= self._keys.index(self._current):
             return _NOTHING
         if local_index in self._sealed or now >= self._seal_until(pair):
@@ -207,6 +208,14 @@ class KeySlots:
             return False
         return now >= pair.rekey_at or sealed >= self._timing.rekey_datagrams
 
+    def overtaken(self, local_index: int) -> bool:
+        """The other side seals under a newer key than this one by now. It never goes back, so what comes under this one is late."""
+        position = self._position(local_index)
+        newer = (
+            self._keys if position is None else self._keys[:position]
+        )  # no key any more: older than all that are left
+        return any(pair in self._heard for pair in newer)
+
     def _make_current(self, pair: KeyPair) -> None:
         self._current = pair
         self._sealed.add(pair.local_index)
@@ -220,7 +229,7 @@ class KeySlots:
     def _evict(self) -> list[KeyPair]:
         removed: list[KeyPair] = []
         if len(self._keys) > KEYS_PER_PEER:
-            kept = (self._keys[0], self._current, self._heard)
+            kept = (self._keys[0], self._current, *self._heard[-1:])
             removed = [next(pair for pair in reversed(self._keys) if pair not in kept)]
             self._remove(removed)
         return removed
@@ -228,5 +237,4 @@ class KeySlots:
     def _remove(self, pairs: list[KeyPair]) -> None:
         self._keys = [pair for pair in self._keys if pair not in pairs]
         self._sealed.difference_update(pair.local_index for pair in pairs)
-        if self._heard in pairs:
-            self._heard = None
+        self._heard = [pair for pair in self._heard if pair not in pairs]

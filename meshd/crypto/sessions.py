@@ -148,6 +148,11 @@ class Sessions:
         if state is not None:
             self._table.apply(state, state.slots.clear(), reason=FailReason.FORGOTTEN)
 
+    def overtaken(self, peer: HostId, index: int) -> bool:
+        """Whether this peer has sealed something under a newer key than the one of this index: it has begun anew since."""
+        state = self._table.peers.get(peer)
+        return state is not None and state.slots.overtaken(index)
+
     def acquaint(self, addresses: Iterable[Address]) -> None:
         """These addresses belong to members, or are asked by us: a flood from elsewhere does not drown theirs."""
         for address in addresses:

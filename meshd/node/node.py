@@ -330,8 +330,8 @@ class Node:
         for index in noted.confirmed:
             self.peers.sessions.confirm(index, now)
         self.peers.carry_out(now)  # a probe that came under a new key is answered under it
-        for peer, message, source, newest, heard_at in noted.controls:
-            self.peers.take_control(peer, message, source, heard_at, newest=newest)
+        for peer, message, index, source, newest, heard_at in noted.controls:
+            self.peers.take_control(peer, message, index, source, heard_at, newest=newest)
         for host in noted.wanted:
             self.peers.seek(host, now)
         for segment, mac in noted.sights:

@@ -167,7 +167,6 @@ class PeerTable:
         """The host is gone: its keys are too."""
         peer = self.peers.get(host)
         if peer is not None:
-            peer.keep = False
             self._lose(peer, now)
             self.sessions.forget(host)
             self.carry_out(now)
@@ -236,7 +235,10 @@ class PeerTable:
             self._look_for_idle(now)
         self.carry_out(now)
 
-    def take_control(self, peer: Peer, message: Control, source: Address, now: float, *, newest: bool) -> None:
+    def take_control(
+        self, peer: Peer, message: Control, index: int, source: Address, now: float, *, newest: bool
+    ) -> None:
+        """`index`: of the key that it came under."""
         match message:
             case Probe() | SizeProbe():
                 self._pathing.probed(peer, message, source, now, newest=newest)
@@ -246,6 +248,8 @@ class PeerTable:
                 self._events.asked(peer.host, message, now)
             case PathReport():
                 self._events.reported(peer.host, message, now)
+            case Bye() if self.sessions.overtaken(peer.host, index):
+                pass  # of a former life, or of a session that has been renewed since: it must not end the new one
             case Bye(reason=ByeReason.IDLE):
                 self._rest(peer, now)
             case Bye():

@@ -32,7 +32,7 @@ class Noted:
     sights: dict[tuple[SegmentId, Mac], None] = field(default_factory=dict)
     wanted: dict[HostId, None] = field(default_factory=dict)
     confirmed: list[int] = field(default_factory=list)
-    controls: list[tuple[Peer, Control, Address, bool, float]] = field(default_factory=list)
+    controls: list[tuple[Peer, Control, int, Address, bool, float]] = field(default_factory=list)
     handshakes: bool = False  # some came in: the sessions have something to say
     inspected: bool = False  # memberships may have changed
 
@@ -132,4 +132,4 @@ class EngineUpcalls(Upcalls):
         if len(self.noted.controls) >= MAX_CONTROLS:
             self._drops.add(DropReason.QUEUE_FULL)
             return
-        self.noted.controls.append((known, message, source, newest, now))
+        self.noted.controls.append((known, message, index, source, newest, now))

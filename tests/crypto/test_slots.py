@@ -104,6 +104,20 @@ def test_scaled_timing_keeps_its_proportions() -> None:
     assert timing.retries == Timing().retries
 
 
+def test_what_comes_under_an_older_key_than_one_that_was_heard_is_late() -> None:
+    slots = KeySlots(Timing())
+    for index in (1, 2, 3):
+        slots.install(key(index), may_send=False)
+    assert not slots.overtaken(1)
+    slots.confirm(1, 1.0)
+    assert not slots.overtaken(1), "2 and 3 may be keys that the other side never got to know of"
+    slots.confirm(2, 2.0)
+    assert [slots.overtaken(index) for index in (1, 2, 3)] == [True, False, False]
+    assert slots.overtaken(99), "gone already"
+    slots.clear()
+    assert not slots.overtaken(99), "nothing is newer"
+
+
 def test_timers_against_a_dict() -> None:
     rng = random.Random(3)
     timers: Timers[int] = Timers()

@@ -64,8 +64,11 @@ def test_a_probe_behind_a_goodbye_asks_for_nothing() -> None:
     peers = one.node.peers
     peer = peers.peers[two.host_id]
     assert peer.paths.lives
-    peers.take_control(peer, Bye(ByeReason.STOPPING), Endpoint("10.0.0.2", 6783), one.now, newest=True)
-    peers.take_control(peer, Probe(1 << 20, 0, 0), ELSEWHERE, one.now, newest=True)
+    keypair = peers.sessions.keypair(two.host_id)
+    assert keypair is not None
+    index = keypair.local_index
+    peers.take_control(peer, Bye(ByeReason.STOPPING), index, Endpoint("10.0.0.2", 6783), one.now, newest=True)
+    peers.take_control(peer, Probe(1 << 20, 0, 0), index, ELSEWHERE, one.now, newest=True)
     deadline = peers.next_deadline()
     assert deadline is not None
     assert deadline >= one.now

@@ -93,10 +93,10 @@ def test_control_messages_are_decoded_at_once_and_kept(mesh: Mesh, upcalls: Engi
     node = mesh.hosts[0].node
     slot = node.peers.slots.slot(other)
     buffer = bytearray(encode_control(Bye(ByeReason.STOPPING)))
-    upcalls.receive_control(slot, 1, 1, memoryview(buffer), SOMEWHERE, 7.0, newest=True)
+    upcalls.receive_control(slot, 5, 1, memoryview(buffer), SOMEWHERE, 7.0, newest=True)
     buffer[:] = bytes(len(buffer))  # it was borrowed
-    ((peer, message, source, newest, heard),) = upcalls.noted.controls
-    assert (peer.host, message, source, heard) == (other, Bye(ByeReason.STOPPING), SOMEWHERE, 7.0)
+    ((peer, message, index, source, newest, heard),) = upcalls.noted.controls
+    assert (peer.host, message, index, source, heard) == (other, Bye(ByeReason.STOPPING), 5, SOMEWHERE, 7.0)
     assert newest
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from meshd.crypto.wire import MessageType
 from meshd.drops import DropReason
+from meshd.forward.control import Bye, ByeReason
 from meshd.forward.fdb import LEARN_RATE, MAX_WAITING
 from meshd.forward.path import PathState
 from meshd.ids import Endpoint, Mac
@@ -97,6 +98,43 @@ def test_a_quick_restart_without_a_word(seed: int) -> None:
     mesh.run(0.2)
     victim.start()
     assert mesh.wait(lambda: mesh.meshed() and mesh.owners_right(), 3.0) <= 3.0
+    mesh.assert_unicast()
+    mesh.assert_sane()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_goodbye_that_the_next_life_has_overtaken_ends_nothing(seed: int) -> None:
+    """It comes under a key of the former life, when the new one has been heard under its own."""
+    mesh = meshed(seed)
+    victim = mesh.hosts[1]
+    mesh.net.topology.default = LinkConditions(delay=3.0)
+    victim.stop()
+    mesh.run(0.001)
+    mesh.net.topology.default = LinkConditions()
+    victim.start()
+    mesh.wait(lambda: mesh.meshed() and mesh.owners_right(), 2.5)
+    for _ in range(60):
+        mesh.assert_unicast()
+        mesh.run(0.1)
+        assert mesh.meshed()
+    mesh.assert_sane()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_host_that_said_goodbye_and_is_still_there_is_taken_back(seed: int) -> None:
+    """Its link is up, so nobody chooses neighbours anew: it must be one all the same."""
+    mesh = meshed(seed)
+    liar, other = mesh.hosts[1:3]
+    peer = other.node.peers.peers[liar.host_id]
+    keypair = other.node.peers.sessions.keypair(liar.host_id)
+    assert keypair is not None
+    index = keypair.local_index
+    other.node.peers.take_control(
+        peer, Bye(ByeReason.STOPPING), index, Endpoint(liar.address, 6783), other.now, newest=True
+    )
+    other.wake()
+    assert not mesh.fully_linked()
+    mesh.wait(lambda: mesh.meshed() and mesh.owners_right(), 10.0)
     mesh.assert_unicast()
     mesh.assert_sane()
 
