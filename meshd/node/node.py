@@ -28,6 +28,7 @@ from meshd.gossip.gossip import Gossip
 from meshd.ids import Endpoint, HostId, LinkId, Mac, ShortId, format_mac, peer_label, short_id
 from meshd.node.changes import Changes
 from meshd.node.directory import Directory
+from meshd.node.epochs import Epochs
 from meshd.node.layer2 import Layer2
 from meshd.node.links import OTHER_KEY_HINT, LinkTable
 from meshd.node.memory import HostMemory
@@ -103,6 +104,7 @@ class Node:
             drops=self.drops,
             now=now,
         )
+        self._epochs = Epochs(lambda: self.gossip.store.own.epoch, self.notices)
         self.own = OwnRecords(config=config, identity=identity, gossip=self.gossip, directory=self.directory, rng=rng)
         self.peers = PeerTable(
             config=config,
@@ -151,7 +153,7 @@ class Node:
             memory=self._memory,
             notices=self.notices,
             touch=self._touch,
-            own_log_ahead=self._own_log_ahead,
+            own_log_ahead=self._epochs.ahead,
         )
         self.layer2 = Layer2(
             self_id=self.host_id,
@@ -310,6 +312,7 @@ class Node:
             self.links.next_deadline(),
             self.gossip.next_deadline(now),
             self._changes.next_deadline(),
+            self._epochs.next_deadline(),
             self._memory.next_deadline(),
             self.queries.next_deadline(),
             self.layer2.next_deadline(now),
@@ -348,6 +351,8 @@ class Node:
         for frame in self.layer2.handle_timer(now):
             self.engine.send_frame(frame)
         self._outputs += [BlockPort(mac) for mac in self.layer2.take_loops().values()]
+        if (boot := self._epochs.poll(now)) is not None:
+            self._outputs.append(PersistBoot(boot))
         if (remember := self._memory.poll(self.directory.hosts, now)) is not None:
             self._outputs.append(remember)
         self._sightings.handle_timer(now)
@@ -411,9 +416,6 @@ class Node:
     def _take_records(self, now: float) -> None:
         self.gossip.handle_timer(now)
         self._changes.take(now)
-
-    def _own_log_ahead(self, epoch: int) -> None:
-        self._outputs.append(PersistBoot(epoch + 1))
 
     def _touch(self) -> None:
         self.touched = True
