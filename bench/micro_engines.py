@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from bench.one_peer import OnePeer
 from meshd.crypto.aead import Suite, new_aead
-from meshd.drops import DropReason
+from meshd.drops import Unsent
 from meshd.forward.checksum import ipv4_header_checksum
 from meshd.forward.engine.interface import Buffer, Engine
 from meshd.forward.engine.native import native_missing
@@ -111,7 +111,7 @@ class Port:
         data, size = self.waiting.pop(0)
         return data, size, REMOTE, 0
 
-    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
+    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> Unsent | None:
         if self.keep:
             joined = b"".join(parts)
             self.waiting.append((joined, segment_size or len(joined)))

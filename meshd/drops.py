@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from typing import NamedTuple
 
-__all__ = ["DropCounters", "DropReason"]
+__all__ = ["DropCounters", "DropReason", "Unsent"]
 
 
 @enum.unique
@@ -84,6 +85,13 @@ class DropReason(enum.IntEnum):
     FRAGMENT_LOST = 55  # an entry of which some piece did not come in time
     # deciding, once more
     MAC_TAKEN = 56  # captured here, but another host has the container of this MAC: forged, or round a loop
+
+
+class Unsent(NamedTuple):
+    """How many datagrams of one send did not go out, and why (of several reasons the last)."""
+
+    reason: DropReason
+    datagrams: int
 
 
 class DropCounters:

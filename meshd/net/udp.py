@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from meshd.drops import DropReason
+from meshd.drops import DropReason, Unsent
 from meshd.errors import UserError
 from meshd.ids import Endpoint
 from meshd.net.scope import host_of
@@ -101,29 +101,37 @@ class UdpPort:
             self._source = Endpoint(host_of(address), address[1])
         return data, segment, self._source, self._overflow
 
-    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
-        """See `DatagramPort.send`. Where the port cuts itself: the first reason that stopped it, if nothing was sent before."""
+    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> Unsent | None:
+        """See `DatagramPort.send`."""
         if not segment_size:
-            return self._send_one(parts, (), destination)
+            reason = self._send_one(parts, (), destination)
+            return None if reason is None else Unsent(reason, 1)
         if self.segmenting:
             control = ((socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(segment_size)),)
             try:
-                return self._send_one(parts, control, destination, _NO_SEGMENTING)
+                reason = self._send_one(parts, control, destination, _NO_SEGMENTING)
             except OSError:
                 pass
-        reason = self._send_cut(b"".join(parts), segment_size, destination)
-        if self.segmenting and reason is None:  # it was UDP_SEGMENT that was refused, not the size or the destination
-            self.segmenting = False
-        return reason
+            else:
+                return None if reason is None else Unsent(reason, -(-sum(map(len, parts)) // segment_size))
+        return self._send_cut(b"".join(parts), segment_size, destination)
 
-    def _send_cut(self, data: bytes, size: int, destination: Endpoint) -> DropReason | None:
-        for at in range(0, len(data), size):
-            reason = self._send_one((data[at : at + size],), (), destination)
-            if reason is not None and at == 0:
-                return reason
-            if reason is DropReason.QUEUE_FULL:  # another one is about one datagram (a firewall's): the next may pass
+    def _send_cut(self, data: bytes, size: int, destination: Endpoint) -> Unsent | None:
+        """One by one. Once some were sent, a refusal is about one datagram (a firewall's), and the ones behind it may pass."""
+        count = -(-len(data) // size)
+        unsent: Unsent | None = None
+        sent = 0
+        for number in range(count):
+            reason = self._send_one((data[number * size : (number + 1) * size],), (), destination)
+            if reason is None:
+                sent += 1
+                self.segmenting = False  # it was UDP_SEGMENT that was refused, not the size or the destination
+                continue
+            full = reason is DropReason.QUEUE_FULL
+            unsent = Unsent(reason, count - sent if full or not sent else number + 1 - sent)
+            if full or not sent:
                 break
-        return None
+        return unsent
 
     def _send_one(
         self,

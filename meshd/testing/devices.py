@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from meshd.drops import DropReason
+from meshd.drops import DropReason, Unsent
 from meshd.ids import Endpoint
 
 __all__ = ["Fault", "MemoryFrames", "MemoryNetwork", "MemoryPort"]
@@ -102,11 +102,11 @@ class MemoryPort:
             self._waiting.popleft()
         return b"".join(together), size, source, self.overflow
 
-    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
-        if self.refuse is not None:
-            return self.refuse
+    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> Unsent | None:
         joined = b"".join(parts)
         size = segment_size or len(joined)
+        if self.refuse is not None:
+            return Unsent(self.refuse, -(-len(joined) // size))
         datagrams = [joined[at : at + size] for at in range(0, len(joined), size)]
         self.sent.append(datagrams)
         for datagram in datagrams:

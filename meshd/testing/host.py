@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from meshd.config import NodeConfig
 from meshd.crypto.identity import Identity, Signer, Verifier, verify_signature
 from meshd.crypto.meshkey import MeshKey
-from meshd.drops import DropReason
+from meshd.drops import DropReason, Unsent
 from meshd.forward.engine.interface import Buffer, Engine, Upcalls
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.vnet import VNET_SIZE
@@ -64,11 +64,11 @@ class SimPort:
         data, source = self._waiting.popleft()
         return data, len(data), source, 0
 
-    def send(self, parts: Collection[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
-        if self.socket is None:
-            return DropReason.SEND_FAILED
+    def send(self, parts: Collection[Buffer], segment_size: int, destination: Endpoint) -> Unsent | None:
         data = b"".join(parts)
         size = segment_size or len(data)
+        if self.socket is None:
+            return Unsent(DropReason.SEND_FAILED, -(-len(data) // size))
         for at in range(0, len(data), size):
             self.socket.send(data[at : at + size], destination)
         return None

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from meshd.drops import DropReason
+from meshd.drops import DropReason, Unsent
 from meshd.errors import UserError
 from meshd.ids import Endpoint
 from meshd.net.udp import PASSED_OVER, SOCKET_BUFFER, UdpPort, open_udp_port
@@ -94,7 +94,7 @@ def test_a_flood_of_empty_datagrams_ends_a_read(ports: tuple[UdpPort, UdpPort]) 
 
 def test_too_big_is_said(ports: tuple[UdpPort, UdpPort]) -> None:
     a, b = ports
-    assert a.send((bytes(65_536),), 0, b.local) is DropReason.TOO_BIG
+    assert a.send((bytes(65_536),), 0, b.local) == Unsent(DropReason.TOO_BIG, 1)
 
 
 def test_a_closed_port_elsewhere_harms_nobody(ports: tuple[UdpPort, UdpPort]) -> None:
@@ -109,15 +109,15 @@ def test_a_closed_port_elsewhere_harms_nobody(ports: tuple[UdpPort, UdpPort]) ->
 
 
 class Refusing:
-    """A socket's sendmsg that answers UDP_SEGMENT, or everything, with an error."""
+    """A socket's sendmsg that answers UDP_SEGMENT, or everything, with errors, one each time; 0: it is sent."""
 
     def __init__(self, real: Callable[..., int], codes: list[int], only_segmented: bool) -> None:
         self.real, self.codes, self.only_segmented, self.calls = real, codes, only_segmented, 0
 
     def __call__(self, parts: Sequence[bytes], control: Sequence[object], flags: int, address: Endpoint) -> int:
         self.calls += 1
-        if self.codes and (control or not self.only_segmented):
-            raise OSError(self.codes.pop(0), "refused")
+        if self.codes and (control or not self.only_segmented) and (code := self.codes.pop(0)):
+            raise OSError(code, "refused")
         return self.real(parts, control, flags, address)
 
 
@@ -143,7 +143,7 @@ def test_without_udp_segment_the_port_cuts_and_remembers(ports: tuple[UdpPort, U
 def test_a_refusal_that_is_not_about_segmenting_is_not_remembered(ports: tuple[UdpPort, UdpPort]) -> None:
     a, b = ports
     refuse(a, errno.EINVAL, errno.EMSGSIZE)
-    assert a.send((b"aaaa", b"bb"), 4, b.local) is DropReason.TOO_BIG
+    assert a.send((b"aaaa", b"bb"), 4, b.local) == Unsent(DropReason.TOO_BIG, 2)
     assert a.segmenting
 
 
@@ -159,8 +159,28 @@ def test_a_refusal_that_is_not_about_segmenting_is_not_remembered(ports: tuple[U
 def test_why_nothing_was_sent(ports: tuple[UdpPort, UdpPort], code: int, reason: DropReason) -> None:
     a, b = ports
     refuse(a, code)
-    assert a.send((b"aaaa", b"bb"), 4, b.local) is reason
+    assert a.send((b"aaaa", b"bb"), 4, b.local) == Unsent(reason, 2)
     assert a.segmenting
+
+
+@pytest.mark.parametrize(
+    ("codes", "arrive", "unsent"),
+    [
+        ([0, errno.EPERM, 0, errno.EPERM, 0], b"ace", Unsent(DropReason.SEND_FAILED, 2)),
+        ([0, errno.EPERM, 0, errno.ENOBUFS], b"ac", Unsent(DropReason.QUEUE_FULL, 3)),
+        ([errno.EPERM], b"", Unsent(DropReason.SEND_FAILED, 5)),
+        ([0, 0, 0, 0, errno.EMSGSIZE], b"abcd", Unsent(DropReason.TOO_BIG, 1)),
+    ],
+)
+def test_of_several_some_were_not_sent(
+    ports: tuple[UdpPort, UdpPort], codes: list[int], arrive: bytes, unsent: Unsent
+) -> None:
+    """All that are not are counted; a full queue ends it, as nothing behind would pass."""
+    a, b = ports
+    a.segmenting = False
+    refuse(a, *codes)
+    assert a.send((b"aa", b"bb", b"cc", b"dd", b"e"), 2, b.local) == unsent
+    assert datagrams(b, len(arrive)) == [bytes([letter]) * (1 if letter == ord("e") else 2) for letter in arrive]
 
 
 def test_an_old_icmp_is_not_about_this_datagram(ports: tuple[UdpPort, UdpPort]) -> None:
@@ -168,7 +188,7 @@ def test_an_old_icmp_is_not_about_this_datagram(ports: tuple[UdpPort, UdpPort]) 
     refuse(a, errno.ECONNREFUSED)
     assert a.send((b"x",), 0, b.local) is None
     refuse(a, errno.ENETUNREACH, errno.ENETUNREACH)
-    assert a.send((b"x",), 0, b.local) is DropReason.SEND_FAILED
+    assert a.send((b"x",), 0, b.local) == Unsent(DropReason.SEND_FAILED, 1)
     assert datagrams(b, 1) == [b"x"]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
+from meshd.drops import DropReason, Unsent
 from meshd.forward.engine.native.engine import NativeEngine
+from meshd.forward.engine.python import PythonEngine
 from tests.engine.pair import PEER
 from tests.engine.reference import cut, super_frame, tcp
 from tests.engine.test_native_io import SO_NO_CHECK, Wire
@@ -39,6 +41,19 @@ def test_one_that_is_refused_costs_none_behind_it(host: Space) -> None:
         assert wire.a.engine.drops.as_dict() == {"send_failed": len(SEGMENTS) - len(passed)}
 
 
+def test_the_python_engine_counts_them(host: Space) -> None:
+    with ExitStack() as stack:
+        wire = host.run(lambda: Wire(4, PythonEngine, stack))
+        wire.warm()
+        wire.a.port.segmenting = False
+        before = wire.a.engine.sent(PEER).datagrams_out
+        refuse(host, wire.b.port.local.port, "5")
+        passed = [segment for number, segment in enumerate(SEGMENTS) if number % 8 != 5]
+        assert wire.carry(super_frame(PACKET, SIZE)) == passed
+        assert wire.a.engine.sent(PEER).datagrams_out - before == len(passed)
+        assert wire.a.engine.drops.as_dict() == {"send_failed": len(SEGMENTS) - len(passed)}
+
+
 def test_nor_where_python_sends(host: Space) -> None:
     with ExitStack() as stack:
         wire = host.run(lambda: Wire(4, NativeEngine, stack))
@@ -46,7 +61,7 @@ def test_nor_where_python_sends(host: Space) -> None:
         sender.segmenting = False
         refuse(host, receiver.local.port, "5")
         data = [bytes([number]) * 100 for number in range(20)]
-        assert sender.send(data, 100, receiver.local) is None
+        assert sender.send(data, 100, receiver.local) == Unsent(DropReason.SEND_FAILED, 2)
         got: list[bytes] = []
         while (received := receiver.receive()) is not None:
             got.append(received[0])

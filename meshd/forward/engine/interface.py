@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from meshd.crypto.aead import Suite
-from meshd.drops import DropCounters, DropReason
+from meshd.drops import DropCounters, Unsent
 from meshd.ids import Address, Endpoint, Mac, SegmentId, ShortId, SlotId
 
 __all__ = [
@@ -103,11 +103,11 @@ class DatagramPort(Protocol):
 
     def receive(self) -> Received | None: ...
 
-    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
+    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> Unsent | None:
         """Send the joined parts, cut by the kernel into datagrams of `segment_size` (0: the parts are one datagram).
 
         At most 64 datagrams and 64 000 bytes. Where the kernel or device refuses UDP_SEGMENT the port cuts itself, and remembers.
-        Returns why nothing was sent: QUEUE_FULL (EAGAIN, ENOBUFS), SEND_FAILED (any other), TOO_BIG (EMSGSIZE), else None.
+        Returns how many were not sent, and why: QUEUE_FULL (EAGAIN, ENOBUFS), TOO_BIG (EMSGSIZE), SEND_FAILED (any other).
         """
         ...
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from meshd.drops import DropCounters, DropReason
+from meshd.drops import DropCounters, DropReason, Unsent
 from meshd.forward.checksum import complete_checksum
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Buffer, DatagramPort, Mirror
@@ -311,14 +311,16 @@ class Outbound:
         if peer.port is None or peer.endpoint is None:
             self._drops.add(DropReason.NO_PATH, count)
             return
-        reason = peer.port.send(parts, size if count > 1 else 0, peer.endpoint)
-        if reason is not None:
-            self._drops.add(reason, count)
-            return
+        unsent = peer.port.send(parts, size if count > 1 else 0, peer.endpoint)
+        sent, sent_bytes = count, size * (count - 1) + len(parts[-2]) + len(parts[-1])
+        if unsent is not None:
+            self._drops.add(*unsent)
+            sent = count - unsent.datagrams
+            sent_bytes = sent * size
         counters = peer.counters
-        counters.datagrams_out += count
-        counters.data_out += count
-        counters.bytes_out += size * (count - 1) + len(parts[-2]) + len(parts[-1])
+        counters.datagrams_out += sent
+        counters.data_out += sent
+        counters.bytes_out += sent_bytes
 
     # floods
 
@@ -384,10 +386,10 @@ class Outbound:
     def datagram(self, parts: Sequence[Buffer], endpoint: Endpoint, port: DatagramPort | None = None) -> bool:
         """Send one datagram as it is."""
         port = port or self.port_for(endpoint)
-        reason = DropReason.NO_PATH if port is None else port.send(parts, 0, endpoint)
-        if reason is not None:
-            self._drops.add(reason)
-        return reason is None
+        unsent = Unsent(DropReason.NO_PATH, 1) if port is None else port.send(parts, 0, endpoint)
+        if unsent is not None:
+            self._drops.add(*unsent)
+        return unsent is None
 
     def port_for(self, endpoint: Endpoint) -> DatagramPort | None:
         return self._ports.get(6 if ":" in endpoint.host else 4)

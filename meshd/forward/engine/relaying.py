@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 
 from meshd.crypto.aead import AeadFactory
 from meshd.crypto.aead import nonce as pack_nonce
-from meshd.drops import DropCounters, DropReason
+from meshd.drops import DropCounters, DropReason, Unsent
 from meshd.errors import DecodeError
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Buffer, DatagramPort
@@ -75,7 +75,7 @@ class RelayPort:
     def receive(self) -> None:
         return None
 
-    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> DropReason | None:
+    def send(self, parts: Sequence[Buffer], segment_size: int, destination: Endpoint) -> Unsent | None:
         joined = b"".join(parts)
         size = segment_size or len(joined)
         whole, rest = divmod(len(joined), size)
@@ -104,39 +104,47 @@ class Relaying:
 
     # sending: also step 5
 
-    def send(self, via: Peer, route: bytes, inner: Sequence[bytes], size: int) -> DropReason | None:
-        """Send datagrams of `size` bytes, the last one perhaps shorter, to the next hop. The first reason that stopped it."""
+    def send(self, via: Peer, route: bytes, inner: Sequence[bytes], size: int) -> Unsent | None:
+        """Send datagrams of `size` bytes, the last one perhaps shorter, to the next hop."""
         key = via.send_key
         if key is None or not key.relay_key:
-            return DropReason.NO_SESSION
+            return Unsent(DropReason.NO_SESSION, len(inner))
         if via.port is None or via.endpoint is None or isinstance(via.port, RelayPort):
-            return DropReason.NO_PATH
+            return Unsent(DropReason.NO_PATH, len(inner))
         relay = key.relay = key.relay or self._sender(key)
         size += RELAY_OVERHEAD
         limit = max(1, min(MAX_SEND_DATAGRAMS, MAX_SEND_BYTES // size))
+        lost: Unsent | None = None
         for at in range(0, len(inner), limit):
-            reason = self._send_batch(via, via.port, relay, route, inner[at : at + limit], size)
-            if reason is not None:
-                return reason
-        return None
+            batch = inner[at : at + limit]
+            unsent = self._send_batch(via, via.port, relay, route, batch, size)
+            if unsent is None:
+                continue
+            before = lost.datagrams if lost is not None else 0
+            if unsent.datagrams == len(batch):  # nothing passes any more
+                return Unsent(unsent.reason, before + len(inner) - at)
+            lost = Unsent(unsent.reason, before + unsent.datagrams)
+        return lost
 
     def _send_batch(
         self, via: Peer, port: DatagramPort, relay: RelaySend, route: bytes, inner: Sequence[bytes], size: int
-    ) -> DropReason | None:
+    ) -> Unsent | None:
         count = len(inner)
         if via.endpoint is None or relay.counter + count > MAX_KEY_DATAGRAMS:
-            return DropReason.KEY_EXPIRED
+            return Unsent(DropReason.KEY_EXPIRED, count)
         hops, nonces = counter_run(relay.head, relay.counter, count)
         relay.counter += count
         parts = [b""] * (2 * count)
         parts[::2] = covered = [hop + route + datagram for hop, datagram in zip(hops, inner, strict=True)]
         parts[1::2] = map(relay.seal, nonces, repeat(b""), covered)
-        reason = port.send(parts, size if count > 1 else 0, via.endpoint)
-        if reason is None:
-            via.counters.data_out += count  # sealed under keys of the same session: they count towards its renewal
-            via.counters.relayed_out += count
-            via.counters.relayed_bytes_out += (count - 1) * size + len(parts[-2]) + TAG_SIZE
-        return reason
+        unsent = port.send(parts, size if count > 1 else 0, via.endpoint)
+        sent = count if unsent is None else count - unsent.datagrams
+        via.counters.data_out += sent  # sealed under keys of the same session: they count towards its renewal
+        via.counters.relayed_out += sent
+        via.counters.relayed_bytes_out += (
+            sent * size if unsent is not None else (count - 1) * size + len(parts[-2]) + TAG_SIZE
+        )
+        return unsent
 
     def _sender(self, key: SendKey) -> RelaySend:
         return RelaySend(self._new_aead(relay_suite(key.suite), key.relay_key).seal, hop_head(key.index))
@@ -222,24 +230,22 @@ class Relaying:
 
     def pass_on(self, header: RelayHeader, hop: Peer, route: bytes, carried: list[bytes], now: float) -> None:
         """Datagrams for another host, that came from this hop."""
-        reason = self._forward(header, hop, route, carried, now)
-        if reason is not None:
-            self._drops.add(reason, len(carried))
+        unsent = self._forward(header, hop, route, carried, now)
+        if unsent is not None:
+            self._drops.add(*unsent)
 
-    def _forward(
-        self, header: RelayHeader, hop: Peer, route: bytes, carried: list[bytes], now: float
-    ) -> DropReason | None:
+    def _forward(self, header: RelayHeader, hop: Peer, route: bytes, carried: list[bytes], now: float) -> Unsent | None:
         if header.ttl <= 1:
-            return DropReason.RELAY_TTL
+            return Unsent(DropReason.RELAY_TTL, len(carried))
         if header.source == self.origin:
-            return DropReason.RELAY_LOOP
+            return Unsent(DropReason.RELAY_LOOP, len(carried))
         try:
             via = self._asking.route(header.destination, hop.slot, now)
         except OverflowError:
-            return DropReason.UPCALL_OVERLOAD
+            return Unsent(DropReason.UPCALL_OVERLOAD, len(carried))
         if via is None:
-            return DropReason.RELAY_NO_ROUTE
+            return Unsent(DropReason.RELAY_NO_ROUTE, len(carried))
         if via is hop:
-            return DropReason.RELAY_LOOP
+            return Unsent(DropReason.RELAY_LOOP, len(carried))
         onward = route[:_TTL_AT] + bytes((header.ttl - 1,)) + route[_TTL_AT + 1 :]
         return self.send(via, onward, carried, max(map(len, carried)))

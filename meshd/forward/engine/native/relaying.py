@@ -64,17 +64,19 @@ class NativeRelaying(Relaying):
         if via.port is None or via.endpoint is None or isinstance(via.port, RelayPort):
             self._drops.add(DropReason.NO_PATH, count)
             return
-        reason = via.port.send((data,), size if count > 1 else 0, via.endpoint)
-        if reason is not None:
-            self._drops.add(reason, count)
-            return
-        via.counters.data_out += count
-        via.counters.relayed_out += count
-        via.counters.relayed_bytes_out += len(data)
+        unsent = via.port.send((data,), size if count > 1 else 0, via.endpoint)
+        sent, sent_bytes = count, len(data)
+        if unsent is not None:
+            self._drops.add(*unsent)
+            sent = count - unsent.datagrams
+            sent_bytes = sent * size
+        via.counters.data_out += sent
+        via.counters.relayed_out += sent
+        via.counters.relayed_bytes_out += sent_bytes
         if source is not None:
-            source.counters.datagrams_out += count
-            source.counters.data_out += count
-            source.counters.bytes_out += len(data) - count * RELAY_OVERHEAD
+            source.counters.datagrams_out += sent
+            source.counters.data_out += sent
+            source.counters.bytes_out += sent_bytes - sent * RELAY_OVERHEAD
 
     def _sender(self, key: SendKey) -> RelaySend:
         made = NativeRelaySend(self._new_aead(relay_suite(key.suite), key.relay_key).seal, hop_head(key.index))
