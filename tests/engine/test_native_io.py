@@ -15,7 +15,6 @@ from meshd.drops import DropReason
 from meshd.forward.engine.interface import Buffer, Verdict
 from meshd.forward.engine.native.engine import NativeEngine
 from meshd.forward.engine.native.threaded import ThreadedEngine
-from meshd.forward.engine.python import PythonEngine
 from meshd.forward.slots import FIRST_PEER, drop_slot
 from meshd.ids import Endpoint, Mac, ShortId
 from meshd.net.udp import UdpPort, open_udp_port
@@ -67,7 +66,7 @@ class SocketFrames:
 
 
 class Host:
-    def __init__(self, number: int, family: int, engine: type[PythonEngine], stack: ExitStack) -> None:
+    def __init__(self, number: int, family: int, engine: type[NativeEngine], stack: ExitStack) -> None:
         self.frames = SocketFrames()
         self.port: UdpPort = open_udp_port(6 if family == 6 else 4, "::1" if family == 6 else "127.0.0.1", 0)
         stack.callback(self.frames.close)
@@ -93,7 +92,7 @@ class Host:
 
 
 class Wire:
-    def __init__(self, family: int, engine: type[PythonEngine], stack: ExitStack) -> None:
+    def __init__(self, family: int, engine: type[NativeEngine], stack: ExitStack) -> None:
         self.a, self.b = Host(1, family, engine, stack), Host(2, family, engine, stack)
         self.keys = 0
         self.join(1472)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
+from typing import cast
 
 from meshd.drops import DropReason, Unsent
 from meshd.forward.engine.native.engine import NativeEngine
@@ -43,7 +44,7 @@ def test_one_that_is_refused_costs_none_behind_it(host: Space) -> None:
 
 def test_the_python_engine_counts_them(host: Space) -> None:
     with ExitStack() as stack:
-        wire = host.run(lambda: Wire(4, PythonEngine, stack))
+        wire = host.run(lambda: Wire(4, cast(type[NativeEngine], PythonEngine), stack))
         wire.warm()
         wire.a.port.segmenting = False
         before = wire.a.engine.sent(PEER).datagrams_out
