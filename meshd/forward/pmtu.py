@@ -215,7 +215,8 @@ class Pmtu:
             return
         self._outstanding = {seq: asked for seq, asked in self._outstanding.items() if asked != size}
         self._ceiling = min(self._ceiling, size)
-        self._round = [asked for asked in self._round if asked < size]
+        # The floor is asked for again: nothing smaller is believed, and what a device takes may change.
+        self._round = [asked for asked in self._round if asked < size or asked == FLOOR_MTU]
 
     # inside
 

@@ -42,6 +42,7 @@ class Path:
         self.now = 100.0
         self.sent = 0.0
         self.probes: list[int] = []  # sizes sent
+        self.refused = 0
         self.states: list[PmtuState] = []
         self._random = random.Random(seed)
         self._echoes: list[tuple[float, int, int]] = []
@@ -70,6 +71,7 @@ class Path:
         size = probe.size + 2 + 32 + IPV4
         if size > self.device:
             self.pmtu.on_refused(body)
+            self.refused += 1
             return
         self.probes.append(size)
         self.sent += size - IPV4
@@ -268,6 +270,20 @@ def test_what_the_device_refuses_is_not_tried_again() -> None:
     assert 1300 - PRECISION < path.pmtu.size <= 1300
 
 
+def test_a_device_that_refuses_even_the_floor_costs_a_try_now_and_then() -> None:
+    path = Path()
+    path.device = path.mtu = 500
+    path.start()
+    path.run(10.0)
+    assert path.pmtu.size == FLOOR_MTU
+    assert path.refused < 20
+    deadline = path.pmtu.next_deadline()
+    assert deadline is not None
+    assert deadline >= path.now
+    path.device = path.mtu = 1500
+    path.wait(PmtuState.COMPLETE)
+
+
 def test_only_echoes_of_our_probes_count() -> None:
     path = Path()
     path.start()
@@ -326,7 +342,7 @@ def test_every_state_can_be_started_and_stopped_and_nothing_else_is_allowed() ->
 @given(st.data())
 @settings(max_examples=100, deadline=None)
 def test_no_order_of_echoes_loss_and_lateness_breaks_it(data: st.DataObject) -> None:
-    """Whatever comes: no exception, sizes between floor and limit, never more probes outstanding than allowed."""
+    """Whatever comes: no exception, sizes between floor and limit, no more probes outstanding than allowed, an end of polling."""
     pmtu, now, known = Pmtu(), 0.0, [SizeProbe(7, 100)]
     limit = data.draw(st.integers(FLOOR_MTU, 9000))
     for _ in range(data.draw(st.integers(1, 60))):
@@ -343,10 +359,14 @@ def test_no_order_of_echoes_loss_and_lateness_breaks_it(data: st.DataObject) -> 
             case _:
                 now += data.draw(st.sampled_from([0.0, 0.01, 0.25, 1.0, 30.0, 700.0]))
                 srtt, sent = data.draw(st.sampled_from([None, 0.01, 2.0])), int(now * 1e6)
-                for body in pmtu.poll(now, srtt=srtt, sent=partial(int, sent)):
-                    sent_probe = decode_control(body)
-                    assert isinstance(sent_probe, SizeProbe)
-                    assert FLOOR_MTU <= sent_probe.size + 34 + IPV4 <= limit
-                    known.append(sent_probe)
+                polls = 0
+                while polls == 0 or ((deadline := pmtu.next_deadline()) is not None and deadline <= now):
+                    for body in pmtu.poll(now, srtt=srtt, sent=partial(int, sent)):
+                        sent_probe = decode_control(body)
+                        assert isinstance(sent_probe, SizeProbe)
+                        assert FLOOR_MTU <= sent_probe.size + 34 + IPV4 <= limit
+                        known.append(sent_probe)
+                    polls += 1
+                    assert polls < 10
         assert FLOOR_MTU <= pmtu.size <= limit
         assert len(pmtu._outstanding) <= MAX_OUTSTANDING
