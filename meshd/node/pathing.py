@@ -5,13 +5,13 @@
                            ─ relay  → the slot has the next hop, which `route` names, and the relay's own probes run
                            ─ none   → the slot has nothing (drop NO_PATH)
 
-A next hop through which nobody answers is avoided for AVOID seconds if there is another one: link records cannot tell of a relay
-that takes datagrams and passes none on.
+A next hop through which nobody answers is left out for a while if there is another one (`hops`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 
 from meshd.config import NodeConfig
 from meshd.drops import DropCounters, DropReason
@@ -24,9 +24,8 @@ from meshd.ids import Address, Endpoint, HostId, Relayed, ShortId, SlotId
 from meshd.node.peer import Peer
 from meshd.node.sizes import tend_size
 
-__all__ = ["AVOID", "UDP_OVERHEAD", "Pathing", "Route"]
+__all__ = ["UDP_OVERHEAD", "Pathing", "Route"]
 
-AVOID = 60.0
 UDP_OVERHEAD = {4: 28, 6: 48}  # IP and UDP headers of the underlay
 Route = Callable[[HostId, Collection[HostId]], HostId | None]  # to this host, not through these → the next hop
 
@@ -63,6 +62,7 @@ class Pathing:
 
     def ready(self, peer: Peer, address: Address, now: float) -> bool:
         """There are keys, made with this address. True: something changed for others."""
+        peer.turns.begin_anew()
         if isinstance(address, Endpoint):
             peer.paths.handshake_from(address, now)
         return self.settle(peer, now)
@@ -136,8 +136,12 @@ class Pathing:
 
     def route(self, peer: Peer, now: float) -> HostId | None:
         """The next hop of a way through others."""
-        peer.avoid = {host: until for host, until in peer.avoid.items() if until > now}
-        return self._route(peer.host, peer.avoid) or (self._route(peer.host, ()) if peer.avoid else None)
+        avoided = peer.avoided.at(now)
+        hop = self._route(peer.host, avoided)
+        if hop is None and avoided:
+            peer.avoided.clear()
+            hop = self._route(peer.host, ())
+        return hop
 
     def settle(self, peer: Peer, now: float) -> bool:
         """Choose by what is known now, and write it down. True: something changed for others."""
@@ -148,7 +152,7 @@ class Pathing:
             pass
         fine = paths.kind is PathKind.DIRECT and paths.direct.state is not PathState.DEAD
         if paths.kind is PathKind.RELAY and peer.via is not None and self._died(peer):
-            peer.avoid[peer.via] = now + AVOID
+            peer.avoided.add(peer.via, now)
         via = None if fine else self.route(peer, now)
         paths.choose(via is not None, now)
         if paths.kind is PathKind.RELAY and (via != peer.via or paths.relay.state is PathState.IDLE):
@@ -237,11 +241,17 @@ class Pathing:
         self._engine.send_control(peer.slot, body, source, via)
 
     def _slot_towards(self, address: Relayed) -> SlotId | None:
-        """Of the next hop towards this host; of the one in use, where it is reached through others already."""
+        """Of the next hop towards this host, for a handshake or an answer: of the one that is known to lead there, else of each in
+        turn. So two hosts of whose relays only one leads anywhere need not choose it at the same moment."""
         host = self._host_of(address.peer)
         if host is None:
             return None
         peer = self._peer_of(host)
-        hop = (peer.via if peer is not None else None) or self._route(host, ())
+        if peer is None:
+            hop = self._route(host, ())
+        elif peer.paths.relay_lives:
+            hop = peer.via
+        else:
+            hop = peer.turns.next(partial(self._route, host))
         known = self._peer_of(hop) if hop is not None else None
         return known.slot if known is not None else None

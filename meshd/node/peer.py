@@ -8,13 +8,14 @@ from meshd.forward.path import PathMonitor
 from meshd.forward.paths import PathKind, PeerPaths
 from meshd.forward.pmtu import PathSizes, Pmtu
 from meshd.ids import Address, Endpoint, HostId, Relayed, ShortId, SlotId, short_id
+from meshd.node.hops import Avoided, Turns
 
 __all__ = ["Peer"]
 
 
 @dataclass(slots=True)
 class Peer:
-    """`via`: the neighbour through which it is reached while its path is a relay's; `avoid`: those that led nowhere, until when."""
+    """`via`: the neighbour through which it is reached while its path is a relay's; `avoided`: those that led nowhere."""
 
     host: HostId
     slot: SlotId
@@ -26,7 +27,8 @@ class Peer:
     keep: bool = False  # a neighbour: a session and a live path are kept
     path: Address | None = None  # what the slot has
     via: HostId | None = None
-    avoid: dict[HostId, float] = field(default_factory=dict)
+    avoided: Avoided = field(default_factory=Avoided)
+    turns: Turns = field(default_factory=Turns)  # of handshakes and answers, while no next hop is known to lead there
     sizes: PathSizes | None = None  # what the slot has
     session_since: float | None = None
     asleep_until: float = 0.0  # after a handshake was given up

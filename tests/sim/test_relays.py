@@ -80,6 +80,12 @@ def no_udp(mesh: Mesh, one: SimHost, other: SimHost, *, both: bool = True) -> No
     mesh.net.hooks.append(lambda source, to, data: [] if (source.host, to.host) in pairs else [data])
 
 
+def passes_nothing_on(mesh: Mesh, relay: SimHost) -> None:
+    mesh.net.hooks.append(
+        lambda source, _, data: [] if source.host == relay.address and data[0] == RELAY_FIRST_BYTE else [data]
+    )
+
+
 # ── cut
 
 
@@ -183,7 +189,7 @@ def test_the_far_edge_of_a_relay_is_cut(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_relay_that_takes_everything_and_passes_nothing_on_is_left(seed: int) -> None:
-    """Link records cannot tell of it; probes through it do."""
+    """Link records cannot tell of it; probes through it do. It is tried again after a minute, and then more and more rarely."""
     mesh = meshed(seed, hosts=4)
     a, b = mesh.hosts[:2]
     mesh.net.topology.cut_pair("h0", "h1")
@@ -191,12 +197,46 @@ def test_a_relay_that_takes_everything_and_passes_nothing_on_is_left(seed: int) 
     first = next(host for host in mesh.hosts if host.host_id == a.node.peers.peers[b.host_id].via)
     talk = Talk(mesh, mesh.boxes[0], mesh.boxes[1])
     talk.run(1)
-    mesh.net.hooks.append(
-        lambda source, _, data: [] if source.host == first.address and data[0] == RELAY_FIRST_BYTE else [data]
-    )
+    passes_nothing_on(mesh, first)
     talk.run(20)
     assert talk.gap() <= 4.0
     assert a.node.peers.peers[b.host_id].via != first.host_id
+    used = [False]
+    for _ in range(400):
+        mesh.run(0.5)
+        used.append(a.node.peers.peers[b.host_id].via == first.host_id)
+    assert sum(now and not before for before, now in itertools.pairwise(used)) == 2  # after one minute and after three
+
+
+def test_where_no_relay_passes_anything_on_all_are_tried_in_turn() -> None:
+    mesh = meshed(0, hosts=4)
+    a, b, *relays = mesh.hosts
+    mesh.net.topology.cut_pair("h0", "h1")
+    mesh.run(10)
+    for relay in relays:
+        passes_nothing_on(mesh, relay)
+    mesh.run(30)
+    for relay, hook in zip(relays, list(mesh.net.hooks), strict=True):
+        mesh.net.hooks.remove(hook)
+        mesh.wait(lambda: a.node.peers.peers[b.host_id].paths.relay_lives, 10.0)
+        assert a.node.peers.peers[b.host_id].via == relay.host_id
+        passes_nothing_on(mesh, relay)
+        mesh.run(30)
+
+
+@pytest.mark.parametrize("bad", [2, 3])
+def test_a_relay_that_passes_nothing_on_does_not_keep_two_hosts_from_meeting(bad: int) -> None:
+    """They have no keys yet, so no probe finds it out; and of two relays either may be the first in everybody's order."""
+    mesh = Mesh(seed=0, hosts=4, targets=lambda number: [Mesh.address(2), Mesh.address(3)] if number != 2 else [])
+    mesh.net.topology.cut_pair("h0", "h1")
+    passes_nothing_on(mesh, mesh.hosts[bad])
+    mesh.start()
+    a, b = mesh.hosts[:2]
+    mesh.wait(lambda: b.host_id in a.node.peers.peers and a.host_id in b.node.peers.peers, 5.0)
+    ends = (a.node.peers.peers[b.host_id], b.node.peers.peers[a.host_id])
+    mesh.wait(lambda: all(end.paths.relay_lives for end in ends), 10.0)
+    mesh.run(0.5)
+    mesh.ask(mesh.boxes[0], mesh.boxes[1])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
