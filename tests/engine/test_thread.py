@@ -158,6 +158,19 @@ def test_control_and_handshakes_reach_the_node(threads: Threads) -> None:
     assert [control[3:] for control in threads.b.upcalls.controls] == [(b"\x01probe", threads.a.port.local)]
 
 
+def test_control_was_the_newest_when_it_came_whatever_came_while_it_waited(threads: Threads) -> None:
+    """Under load something always does: a peer that has moved would never be heard at its new place."""
+    threads.warm()
+    threads.loop.until(threads.loop.idle)
+    for _ in range(2):  # a hit behind it: once it is there, the probe waits in the queue
+        assert threads.a.engine.send_control(PEER, b"\x01probe")
+        threads.a.frames.far.send(SECOND)
+        assert select.select([threads.b.frames.far], [], [], WAIT_S)[0]
+        threads.b.frames.take()
+    threads.loop.until(lambda: len(threads.b.upcalls.controls) == 2)
+    assert threads.b.upcalls.newest == [True, True]
+
+
 def test_what_comes_while_a_relayed_handshake_is_read_came_by_itself(threads: Threads) -> None:
     """Handshakes are read without the lock: the pump goes on, and what it leaves for Python meanwhile has sources of its own."""
     a, b, index = threads.a, threads.b, 99

@@ -218,8 +218,17 @@ class Inbound:
 
     # 5: entries
 
-    def _opened(self, key: ReceiveKey, counter: int, vouched: bool, plain: bytes, source: Address, now: float) -> None:
-        """One authentic datagram."""
+    def _opened(
+        self,
+        key: ReceiveKey,
+        counter: int,
+        vouched: bool,
+        plain: bytes,
+        source: Address,
+        now: float,
+        newest: bool | None = None,
+    ) -> None:
+        """One authentic datagram. `newest`: under its key, when it came; None: that is now."""
         peer = key.peer
         peer.counters.last_heard = now
         if key.first:
@@ -240,7 +249,8 @@ class Inbound:
                 elif kind == _FLOOD:
                     self._flood(peer, body, vouched, now)
                 elif kind == _CONTROL:
-                    newest = counter == key.window.head
+                    if newest is None:
+                        newest = counter == key.window.head
                     self._asking.upcalls.receive_control(
                         peer.slot, key.index, counter, body, source, now, newest=newest
                     )

@@ -138,6 +138,13 @@ struct received {
     uint8_t *data;
 };
 
+/* Of a datagram that has been opened, what Python is to know. */
+struct opened {
+    uint64_t counter;
+    bool vouched;
+    bool newest; /* under its key, when it came */
+};
+
 /* Relayed datagrams of one buffer that go to one next hop, where they came to lie. */
 struct relay_run {
     struct peer *via;
@@ -287,7 +294,7 @@ uint32_t other_datagrams(struct core *core, const struct received *from, const u
 bool is_confirmed(struct core *core, struct receive_key *key);
 void capture_to_python(struct core *core, PyObject *capture);
 void datagrams_to_python(struct core *core, const struct received *from, const uint8_t *data, uint32_t bytes, uint32_t size);
-void opened_to_python(struct core *core, const struct received *from, struct receive_key *key, uint64_t counter, bool vouched, const uint8_t *plain, uint32_t size);
+void opened_to_python(struct core *core, const struct received *from, struct receive_key *key, const struct opened *opened, const uint8_t *plain, uint32_t size);
 
 /* relay.c: type 8 */
 uint32_t relay_datagram(struct core *core, struct received *from, uint8_t *data, uint32_t left);
@@ -303,7 +310,7 @@ bool queues_prepare(struct core *core);
 void queues_release(struct core *core);
 uint8_t *queue_capture(struct core *core, struct flow *flow, uint32_t size);
 void queue_datagrams(struct core *core, const struct received *from, const uint8_t *data, uint32_t bytes, uint32_t size);
-void queue_opened(struct core *core, const struct received *from, const struct receive_key *key, uint64_t counter, bool vouched, const uint8_t *plain, uint32_t size);
+void queue_opened(struct core *core, const struct received *from, const struct receive_key *key, const struct opened *opened, const uint8_t *plain, uint32_t size);
 void queue_send(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size);
 bool upcalls_wait(const struct core *core);
 bool give_upcall(struct core *core);

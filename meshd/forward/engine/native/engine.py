@@ -127,9 +127,9 @@ class NativeEngine(PythonEngine):
         self._inbound_half.native_take(data, size, source, now)
 
     def native_opened(
-        self, key: ReceiveKey, counter: int, vouched: int, plain: bytes, source: Endpoint, now: float
+        self, key: ReceiveKey, counter: int, vouched: int, newest: int, plain: bytes, source: Endpoint, now: float
     ) -> None:
-        self._inbound_half.native_opened(key, counter, bool(vouched), plain, source, now)
+        self._inbound_half.native_opened(key, counter, bool(vouched), bool(newest), plain, source, now)
 
     def native_write(self, parts: Sequence[Buffer]) -> None:
         self._inbound_half.native_write(parts)

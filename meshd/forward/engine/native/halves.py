@@ -121,9 +121,9 @@ class NativeInbound(Inbound):
         self._end_series()
 
     def native_opened(
-        self, key: ReceiveKey, counter: int, vouched: bool, plain: bytes, source: Endpoint, now: float
+        self, key: ReceiveKey, counter: int, vouched: bool, newest: bool, plain: bytes, source: Endpoint, now: float
     ) -> None:
-        self._opened(key, counter, vouched, plain, source, now)
+        self._opened(key, counter, vouched, plain, source, now, newest)
         self._end_series()
 
     def native_write(self, parts: Sequence[Buffer]) -> None:

@@ -105,25 +105,25 @@ bool is_confirmed(struct core *core, struct receive_key *key)
     return key->confirmed;
 }
 
-void opened_to_python(struct core *core, const struct received *from, struct receive_key *key, uint64_t counter, bool vouched, const uint8_t *plain, uint32_t size)
+void opened_to_python(struct core *core, const struct received *from, struct receive_key *key, const struct opened *opened, const uint8_t *plain, uint32_t size)
 {
     PyObject *source = endpoint_of(core, from), *done = NULL;
     if (source)
-        done = PyObject_CallMethod(core->engine, "native_opened", "(OKiy#Od)", key->object, (unsigned long long)counter, (int)vouched,
-                                   (const char *)plain, (Py_ssize_t)size, source, core->now);
+        done = PyObject_CallMethod(core->engine, "native_opened", "(OKiiy#Od)", key->object, (unsigned long long)opened->counter, (int)opened->vouched,
+                                   (int)opened->newest, (const char *)plain, (Py_ssize_t)size, source, core->now);
     Py_XDECREF(done);
 }
 
 static void hand_over_opened(struct core *core, const struct received *from, struct receive_key *key, const uint8_t *header, const uint8_t *plain, uint32_t size)
 {
-    uint64_t counter = load_le64(header + 8);
-    bool vouched = header[1] & FLAG_VOUCHED;
+    struct opened opened = {.counter = load_le64(header + 8), .vouched = header[1] & FLAG_VOUCHED};
+    opened.newest = opened.counter == key->window->head;
     if (core->queued) {
-        queue_opened(core, from, key, counter, vouched, plain, size);
+        queue_opened(core, from, key, &opened, plain, size);
         return;
     }
     bool entered = enter_python(core);
-    opened_to_python(core, from, key, counter, vouched, plain, size);
+    opened_to_python(core, from, key, &opened, plain, size);
     leave_python(core, entered);
 }
 

@@ -22,11 +22,10 @@ enum { ALIGNMENT = 16, MAX_LOOKED_AT = 256 };
 struct upcall {
     uint32_t room; /* of the whole record */
     uint8_t kind;  /* up to here it is there in a record without kind, too */
-    uint8_t vouched;
     bool carried; /* it came in a relayed datagram, from `carried_from` */
     uint8_t carried_from[SHORT_ID_SIZE];
     uint32_t index, size, bytes; /* receiver index; size of each datagram; of what follows */
-    uint64_t counter;
+    struct opened opened;
     struct peer *hop, *source_peer;
     PyObject *endpoint; /* of a port without a descriptor */
     struct sockaddr_storage source;
@@ -128,14 +127,13 @@ void queue_datagrams(struct core *core, const struct received *from, const uint8
         upcall->size = size;
 }
 
-void queue_opened(struct core *core, const struct received *from, const struct receive_key *key, uint64_t counter, bool vouched, const uint8_t *plain, uint32_t size)
+void queue_opened(struct core *core, const struct received *from, const struct receive_key *key, const struct opened *opened, const uint8_t *plain, uint32_t size)
 {
     struct upcall *upcall = append_received(core, from, UPCALL_OPENED, plain, size, 1);
     if (!upcall)
         return;
     upcall->index = key->index;
-    upcall->counter = counter;
-    upcall->vouched = vouched;
+    upcall->opened = *opened;
 }
 
 /* Where to write the capture to; NULL, and counted: the queue is full. `flow`: the cached one, or NULL. */
@@ -223,7 +221,7 @@ static void give(struct core *core, struct upcall *upcall)
     case UPCALL_OPENED:
         key = find_key(core, upcall->index);
         if (key)
-            opened_to_python(core, &from, key, upcall->counter, upcall->vouched, data, upcall->bytes);
+            opened_to_python(core, &from, key, &upcall->opened, data, upcall->bytes);
         else
             count_drop(core, DROP_UNKNOWN_INDEX, 1);
         break;
