@@ -74,6 +74,7 @@ class MemoryPort:
         self.endpoint = endpoint
         self.group = True
         self.refuse: DropReason | None = None  # what `send` answers while set
+        self.room: dict[Endpoint, int] = {}  # how many more datagrams it takes for these; then its queue is full
         self.sent: list[list[bytes]] = []  # the datagrams of each call of `send`
         self.overflow = 0
         self._network = network
@@ -108,7 +109,11 @@ class MemoryPort:
         if self.refuse is not None:
             return Unsent(self.refuse, -(-len(joined) // size))
         datagrams = [joined[at : at + size] for at in range(0, len(joined), size)]
-        self.sent.append(datagrams)
-        for datagram in datagrams:
+        sent = datagrams[: self.room.get(destination, len(datagrams))]
+        if destination in self.room:
+            self.room[destination] -= len(sent)
+        if sent:
+            self.sent.append(sent)
+        for datagram in sent:
             self._network.carry(self.endpoint, destination, datagram)
-        return None
+        return Unsent(DropReason.QUEUE_FULL, len(datagrams) - len(sent)) if len(sent) < len(datagrams) else None

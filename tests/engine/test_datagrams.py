@@ -224,6 +224,16 @@ def test_a_tap_that_is_down_is_counted() -> None:
     assert pair.b.drops == {"tap_down": 1}
 
 
+def test_each_frame_of_a_super_frame_that_cannot_be_written_is_counted() -> None:
+    """However many of them were put together."""
+    pair = Pair()
+    assert pair.carry(FRAME) == [FRAME]
+    pair.b.frames.up = False
+    assert pair.carry(super_frame(tcp(bytes(13_000)), 1300)) == []
+    assert pair.b.drops == {"tap_down": 10}
+    assert pair.b.engine.peer_counters()[PEER].frames_in == 1 + 10
+
+
 @given(st.binary(max_size=200), st.booleans(), st.integers(0, 3))
 def test_any_plaintext_is_survived(plain: bytes, vouched: bool, kind: int) -> None:
     pair = Pair()

@@ -280,6 +280,37 @@ def test_a_key_without_a_relay_key_relays_nothing() -> None:
     assert row.r.drops == {"no_session": 1, "unknown_index": 1}
 
 
+@pytest.mark.parametrize("room", [0, 3, 46, 47])
+def test_at_the_source_only_what_was_not_sent_is_lost(room: int) -> None:
+    """With what a relay adds they are two sends: each may be cut short."""
+    row = Row()
+    assert row.carry(frame()) == [frame()]
+    before = row.a.engine.peer_counters()[ONE].relayed_bytes_out
+    packet, size = tcp(bytes(48 * 1220)), 1220
+    row.a.port.room[row.r.endpoint] = room
+    assert [data for written in row.carry(super_frame(packet, size)) for data in complete(written)] == cut(
+        packet, size
+    )[:room]
+    via, end = (row.a.engine.peer_counters()[slot] for slot in (ONE, TWO))
+    each = size + 54 + 34 + RELAY_OVERHEAD
+    assert (via.relayed_out, via.data_out, via.relayed_bytes_out - before) == (1 + room, 1 + room, room * each)
+    assert (end.frames_out, end.datagrams_out) == (1 + 48, 1 + room)
+    assert row.a.drops == {"queue_full": 48 - room}
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_at_the_relay_only_what_was_not_sent_is_lost(room: int) -> None:
+    row = Row()
+    assert row.carry(frame()) == [frame()]
+    packet, size = tcp(bytes(13_000)), 1300
+    row.r.port.room[row.b.endpoint] = room
+    assert [data for written in row.carry(super_frame(packet, size)) for data in complete(written)] == cut(
+        packet, size
+    )[:room]
+    assert row.r.engine.peer_counters()[TWO].relayed_out == 1 + room
+    assert row.r.drops == {"queue_full": 10 - room}
+
+
 def test_a_relay_is_reached_directly_or_not_at_all() -> None:
     row = Row()
     row.r.engine.set_path(TWO, Relayed(row.b.origin), SIZE, via=ONE)

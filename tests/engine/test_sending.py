@@ -91,6 +91,22 @@ def test_one_send_is_at_most_64_datagrams_and_64000_bytes_all_equal_but_the_last
     assert max(len(sent) for sent in sizes(pair.a)) == 64
 
 
+def test_what_the_queue_does_not_take_is_counted_and_nothing_else() -> None:
+    """Of a send that the port cuts itself (no UDP_SEGMENT), some may be sent and others not."""
+    pair = Pair()
+    packet = tcp(bytes(13_000))
+    pair.carry(small(0))
+    before = pair.a.engine.peer_counters()[PEER].bytes_out
+    pair.a.port.room[pair.b.endpoint] = 4
+    assert [frame for data in pair.carry(super_frame(packet, 1300)) for frame in complete(data)] == cut(packet, 1300)[
+        :4
+    ]
+    counters = pair.a.engine.peer_counters()[PEER]
+    assert (counters.datagrams_out, counters.data_out, counters.bytes_out - before) == (5, 5, 4 * (1300 + 54 + 34))
+    assert not pair.a.engine.send_control(PEER, b"\x01")
+    assert pair.a.drops == {"queue_full": 6 + 1}
+
+
 def test_tcp_super_frames_are_cut_to_the_path() -> None:
     pair = Pair(size=1000)
     packet, fits = tcp(bytes(3000)), 1000 - 32 - 2 - 54

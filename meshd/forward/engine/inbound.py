@@ -352,19 +352,20 @@ class Inbound:
             flow.frames += count - 1
             flow.bytes += (count - 1) * len(parts[1]) + sum(map(len, parts[3:]))  # after vnet: headers, payloads
             key.peer.counters.frames_in += count - 1
-        self._write(parts)
+        self._write(parts, count)
 
     # 8: write
 
-    def _write(self, parts: Sequence[Buffer]) -> bool:
-        """Write a frame in parts: vnet header first. EINVAL is the frame's fault, everything else the device's."""
+    def _write(self, parts: Sequence[Buffer], frames: int = 1) -> bool:
+        """Write a frame, or so many in one super-frame, in parts: vnet header first. EINVAL is the frame's fault, everything else
+        the device's."""
         reason = DropReason.TAP_DOWN
         try:
             if self._port.write(parts):
                 return True
         except OSError as error:
             reason = DropReason.BAD_FRAME if error.errno == EINVAL else reason
-        self._drops.add(reason)
+        self._drops.add(reason, frames)
         return False
 
     def send_frame(self, frame: bytes) -> bool:

@@ -280,7 +280,7 @@ void send_datagrams(struct core *core, struct peer *peer, const uint8_t *data, u
 /* io.c: the kernel, or Python where there is no descriptor */
 enum { IO_NOTHING = -1, IO_FAILED = -2 };
 ssize_t read_capture(struct core *core);
-void write_frame(struct core *core, struct iovec *parts, int count);
+void write_frame(struct core *core, struct iovec *parts, int count, uint32_t frames);
 int receive_datagrams(struct core *core, struct port *port, int first, int limit);
 unsigned send_parts(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent);
 int64_t nanoseconds(struct core *core);

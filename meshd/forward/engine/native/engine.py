@@ -131,8 +131,8 @@ class NativeEngine(PythonEngine):
     ) -> None:
         self._inbound_half.native_opened(key, counter, bool(vouched), bool(newest), plain, source, now)
 
-    def native_write(self, parts: Sequence[Buffer]) -> None:
-        self._inbound_half.native_write(parts)
+    def native_write(self, parts: Sequence[Buffer], frames: int) -> None:
+        self._inbound_half.native_write(parts, frames)
 
     def native_send(self, hop: SlotId, source: SlotId | None, data: bytes, size: int) -> None:
         if hop == source:

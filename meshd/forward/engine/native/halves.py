@@ -126,8 +126,8 @@ class NativeInbound(Inbound):
         self._opened(key, counter, vouched, plain, source, now, newest)
         self._end_series()
 
-    def native_write(self, parts: Sequence[Buffer]) -> None:
-        self._write(parts)
+    def native_write(self, parts: Sequence[Buffer], frames: int) -> None:
+        self._write(parts, frames)
 
 
 def native_aead(operation: Operation) -> _core.Aead:

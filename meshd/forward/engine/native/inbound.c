@@ -24,8 +24,9 @@ static void end_series(struct core *core)
     core->series_flow = NULL;
     if (!core->series.count)
         return;
+    uint32_t frames = core->series.count;
     int count = series_end(&core->series, &parts);
-    write_frame(core, parts, count);
+    write_frame(core, parts, count, frames);
 }
 
 /* 2: into Python */
@@ -148,7 +149,7 @@ static void deliver(struct core *core, struct receive_key *key, struct flow *flo
         partial_vnet(start, &headers, 0);
     }
     struct iovec part = {start, size + VNET_SIZE};
-    write_frame(core, &part, 1);
+    write_frame(core, &part, 1, 1);
 }
 
 /* 5: entries */

@@ -98,7 +98,7 @@ ssize_t read_capture(struct core *core)
     return IO_FAILED;
 }
 
-static void write_python(struct core *core, const struct iovec *parts, int count)
+static void write_python(struct core *core, const struct iovec *parts, int count, uint32_t frames)
 {
     bool entered = enter_python(core);
     PyObject *list = PyList_New(0), *done = NULL;
@@ -109,21 +109,21 @@ static void write_python(struct core *core, const struct iovec *parts, int count
         Py_XDECREF(part);
     }
     if (list)
-        done = PyObject_CallMethod(core->engine, "native_write", "(O)", list);
+        done = PyObject_CallMethod(core->engine, "native_write", "(OI)", list, (unsigned)frames);
     Py_XDECREF(done);
     Py_XDECREF(list);
     leave_python(core, entered);
 }
 
-/* EINVAL is the frame's fault, everything else the device's. */
-void write_frame(struct core *core, struct iovec *parts, int count)
+/* One write, of a frame or of so many in one super-frame. EINVAL is the frame's fault, everything else the device's. */
+void write_frame(struct core *core, struct iovec *parts, int count, uint32_t frames)
 {
     if (core->frames_fd < 0 && core->threaded) /* it was lost, and there is no other one yet */
-        count_drop(core, DROP_TAP_DOWN, 1);
+        count_drop(core, DROP_TAP_DOWN, frames);
     else if (core->frames_fd < 0)
-        write_python(core, parts, count);
+        write_python(core, parts, count, frames);
     else if (writev(core->frames_fd, parts, count) < 0)
-        count_drop(core, errno == EINVAL ? DROP_BAD_FRAME : DROP_TAP_DOWN, 1);
+        count_drop(core, errno == EINVAL ? DROP_BAD_FRAME : DROP_TAP_DOWN, frames);
 }
 
 static int receive_python(struct core *core, struct port *port, struct received *into)
