@@ -142,7 +142,7 @@ ssize_t read_capture(struct core *into)
     return done;
 }
 
-void write_frame(struct core *unused, struct iovec *parts, int count)
+void write_frame(struct core *unused, struct iovec *parts, int count, uint32_t frames)
 {
     size_t total = 0;
     (void)unused;
@@ -150,7 +150,7 @@ void write_frame(struct core *unused, struct iovec *parts, int count)
         look(parts[i].iov_base, parts[i].iov_len);
         total += parts[i].iov_len;
     }
-    if (total < VNET_SIZE + ETHERNET_SIZE || total > MAX_CAPTURE)
+    if (!frames || frames > MAX_SERIES || total < VNET_SIZE + ETHERNET_SIZE || total > MAX_CAPTURE)
         abort();
 }
 
