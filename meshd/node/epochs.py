@@ -2,9 +2,9 @@
 
     others have records of ours under an epoch that we never wrote ──► persist a higher boot counter ──► say all again under it
 
-After a backup was put back that happens once. Where two hosts run with one identity it never ends, for each of them finds the other's
-log ahead; and every raise is a write to the disk and a whole log on its way to every host. So two are made at once, and then one
-follows RAISE_EVERY_S after the last but one; whoever needs a third within OFTEN_S tells its user why.
+After a backup was put back that happens once. Where two hosts run with one identity it never ends, for each of them finds the
+other's log ahead; and every raise is a write to the disk and a whole log on its way to every host. So two are made at once, and
+then one follows RAISE_EVERY_S after the last but one; whoever needs a third within OFTEN_S tells its user why.
 """
 
 from __future__ import annotations
