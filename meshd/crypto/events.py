@@ -75,14 +75,13 @@ class SendKeyRemoved:
 class SessionReady:
     """There is a (new) key to seal under for this peer. `first`: there was none before.
 
-    `endpoint`: where its handshake came from. `remote_identity`: the Ed25519 key, if an XX handshake proved it.
+    `endpoint`: where its handshake came from.
     """
 
     peer: HostId
     keypair: KeyPair
     endpoint: Address
     remote_static: bytes
-    remote_identity: bytes | None
     first: bool
 
 

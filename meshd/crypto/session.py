@@ -97,6 +97,7 @@ class KeyPair:
     initiator: bool
     established_at: float
     rekey_at: float
+    bootstrap: bool = False  # made by XX, which tells who is behind an address
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -40,13 +40,12 @@ MAX_INDICES = 32768
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """`sources`: by local index, where the handshake of each key came from. `identity`: once an XX handshake has proved it."""
+    """`sources`: by local index, where the handshake of each key came from."""
 
     id: HostId
     slots: KeySlots
     static: bytes
     endpoints: tuple[Address, ...] = ()
-    identity: bytes | None = None
     sources: dict[int, Address] = field(default_factory=dict)
 
     @property
@@ -126,9 +125,9 @@ class SessionTable:
             initiator=keys.initiator,
             established_at=now,
             rekey_at=rekey_at,
+            bootstrap=keys.remote_identity is not None,
         )
         peer.static = keys.remote_static
-        peer.identity = keys.remote_identity or peer.identity
         peer.sources[pair.local_index] = source
         self.indices[pair.local_index] = peer
         first = peer.slots.current is None
@@ -190,7 +189,6 @@ class SessionTable:
                 keypair=pair,
                 endpoint=peer.sources[pair.local_index],
                 remote_static=peer.static,
-                remote_identity=peer.identity,
                 first=first,
             )
         )

@@ -353,7 +353,8 @@ class PeerTable:
         peer.failure = ""
         if event.first or peer.session_since is None:
             peer.session_since = now
-        if event.remote_identity is not None and isinstance(event.endpoint, Endpoint):
+        asked_by_us = event.keypair.bootstrap and event.keypair.initiator  # after its TCP did not answer
+        if asked_by_us and isinstance(event.endpoint, Endpoint):
             self._events.identified(event.peer, event.endpoint, now)
         if self._pathing.ready(peer, event.endpoint, now):
             self._events.paths_changed(now)

@@ -37,7 +37,7 @@ def test_a_session_in_one_round_trip_both_ways() -> None:
     (ready,) = alice.ready()
     assert (ready.peer, ready.endpoint, ready.first) == (bob.id, bob.endpoint, True)
     assert ready.remote_static == bob.identity.x25519_public
-    assert ready.remote_identity is None
+    assert not ready.keypair.bootstrap
     (ready,) = bob.ready()
     assert (ready.peer, ready.endpoint) == (alice.id, alice.endpoint)
     assert flows(world, alice, bob, 1)
@@ -61,9 +61,9 @@ def test_bootstrap_learns_who_it_is() -> None:
     world.run(0.1)
     (ready,) = alice.ready()
     assert ready.peer == bob.id
-    assert ready.remote_identity == bob.identity.ed25519_public
+    assert ready.keypair.bootstrap
     assert ready.remote_static == bob.identity.x25519_public
-    assert bob.ready()[0].remote_identity == alice.identity.ed25519_public
+    assert bob.ready()[0].keypair.bootstrap
     assert flows(world, alice, bob, 1)
     assert flows(world, bob, alice, 2)
     assert [len(datagram) for _, _, datagram in world.wire] == [237, 237, 205]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from meshd.crypto.meshkey import MeshKey
 from meshd.drops import DropReason
 from meshd.forward.control import Bye, ByeReason, Probe
@@ -89,6 +91,22 @@ def test_who_answers_on_udp_alone_is_told_of_until_a_link_is_up() -> None:
     one.node.identified(HostId(b"\x77" * 16), where, one.now)
     (notice,) = one.node.notices.recent(one.now)
     assert "answers on UDP, but not on TCP" in notice
+
+
+def test_only_who_asked_in_vain_says_that_a_tcp_port_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other end never tried: it would send its user to the wrong host."""
+    net = SimNetwork(seed=1)
+    one, two = SimHost(net, "a", "10.0.0.1", KEY), SimHost(net, "b", "10.0.0.2", KEY, targets=["10.0.0.1"])
+    with monkeypatch.context() as closed:
+        closed.setattr(net, "listen", lambda local, accept: None)
+        one.start()
+    two.start()
+    net.clock.run_for(1)
+    assert two.node.peers.sessions.keypair(one.host_id) is not None
+    assert one.node.peers.sessions.keypair(two.host_id) is not None
+    assert one.node.notices.recent(one.now) == ()
+    (notice,) = two.node.notices.recent(two.now)
+    assert notice.startswith("10.0.0.1:6783 answers on UDP, but not on TCP")
 
 
 def test_hosts_that_are_only_known_cost_no_wake_up_anything() -> None:
