@@ -76,6 +76,7 @@ PyObject *_PyObject_CallMethod_SizeT(PyObject *object, const char *name, const c
         (void)va_arg(arguments, PyObject *);
         (void)va_arg(arguments, unsigned long long);
         (void)va_arg(arguments, int);
+        (void)va_arg(arguments, int);
         const char *data = va_arg(arguments, const char *);
         look(data, (size_t)va_arg(arguments, Py_ssize_t));
     }
