@@ -82,6 +82,9 @@ class Attachments:
         """True while a Docker container is attached, or would be if it ran: its events matter."""
         return any(map(of_docker, self._wanted))
 
+    def has_host_end(self, ifname: str) -> bool:
+        return any(one.host_end == ifname for one in self._by_namespace.values())
+
     def _attached(self, attachment_id: str) -> Attachment | None:
         return next((one for one in self._by_namespace.values() if one.id == attachment_id), None)
 

@@ -8,12 +8,14 @@ guards every RECHECK_S.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
 from meshd.capture.docker import DockerClient, DockerEvent
 from meshd.capture.firewall import ensure_rules
 from meshd.capture.link_watcher import LinkChange, LinkEvent, LinkWatcher
+from meshd.capture.links import find_link
 from meshd.capture.netlink import Netlink
 from meshd.capture.veth import host_ends
 from meshd.daemon.attachments import Attachments
@@ -49,6 +51,7 @@ class Watch:
         self._bridge = bridge
         self._restore_devices = restore_devices
         self._own_links = own_links
+        self._ports = own_links - {bridge} if bridge else frozenset()  # of the bridge, and ours
         self._has_rule = has_rule
         self._restore_guards = restore_guards
         self._links = LinkWatcher(asyncio.get_running_loop(), self._link_event)
@@ -98,6 +101,19 @@ class Watch:
                 self.devices_lost()
             elif event.name.startswith("mv"):
                 self._spawn(self._attachments.link_removed(event.name))
+        elif not event.master and self._is_port(event.name):
+            self._spawn(self._port_left(event.name))
+
+    def _is_port(self, name: str) -> bool:
+        return name in self._ports or (name.startswith("mv") and self._attachments.has_host_end(name))
+
+    async def _port_left(self, port: str) -> None:
+        """Taken out of the bridge, by a network manager say. So is one that is being removed, or joins: those are left alone."""
+        with contextlib.suppress(OSError):
+            link = await self._netlink.run(lambda ipr: find_link(ipr, port))
+            if link is not None and not link.master and not self._restoring:
+                _log.warning("somebody took %s out of its bridge: it is put back", port)
+                self.devices_lost()
 
     async def _resync(self) -> None:
         """One look at a time, and one more for all events that were lost meanwhile: under a storm they are lost again and again."""

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pyroute2 import IPRoute
 
 from meshd.capture.docker import DockerClient, DockerEvent
 from meshd.capture.link_watcher import LinkChange, LinkEvent
@@ -46,6 +48,7 @@ class Host:
         self.looking: asyncio.Event | None = None  # what netlink's answer waits for
         self.restore_failures: list[Exception] = []
         self.guards_looked_at = 0
+        self.found: SimpleNamespace | None = None  # the link that is looked at
 
     async def link_removed(self, name: str) -> None:
         self.log.append(("link_removed", name))
@@ -78,12 +81,15 @@ class Host:
                 raise event
             yield event
 
-    async def run(self, _fn: object) -> list[str]:
+    def has_host_end(self, name: str) -> bool:
+        return name in self.ends
+
+    async def run(self, fn: Callable[[IPRoute], Any]) -> Any:
         if self.looking is not None:
             await self.looking.wait()
         if self.netlink_failure is not None:
             raise self.netlink_failure
-        return self.ends
+        return fn(cast(IPRoute, self))
 
     async def restore_guards(self) -> None:
         self.guards_looked_at += 1
@@ -118,8 +124,8 @@ class Bench:
             await asyncio.Event().wait()
         await _turn()
 
-    def tell(self, change: LinkChange, name: str = "") -> None:
-        self.links.tell(LinkEvent(change=change, name=name))
+    def tell(self, change: LinkChange, name: str = "", master: int = 0) -> None:
+        self.links.tell(LinkEvent(change=change, name=name, master=master))
 
 
 async def _turn() -> None:
@@ -140,6 +146,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Bench], Awaitabl
             monkeypatch.setattr(module, "LinkWatcher", Links)
             bench = Bench(Host())
             monkeypatch.setattr(module, "ensure_rules", lambda _bridge: _next_rule(bench))
+            monkeypatch.setattr(module, "host_ends", lambda host, _bridge: host.ends)
+            monkeypatch.setattr(module, "find_link", lambda host, _name: host.found)
             monkeypatch.setattr(asyncio, "sleep", bench.sleep)
             try:
                 await test(bench)
@@ -173,6 +181,32 @@ def test_a_host_end_that_goes_is_told_and_other_links_are_not(run: Run) -> None:
         bench.tell(LinkChange.PRESENT, "mv0123456789")
         await turns()
         assert bench.host.log == [("link_removed", "mv0123456789")]
+
+    run(test)
+
+
+@pytest.mark.parametrize("port", ["meshd-tap", "mv1"])
+def test_a_port_that_is_out_of_the_bridge_is_looked_after(
+    run: Callable[[Callable[[Bench], Awaitable[None]]], None], port: str
+) -> None:
+    """Neither one that is being removed nor one that is back by the time of the look is."""
+
+    async def test(bench: Bench) -> None:
+        host = bench.host
+        bench.tell(LinkChange.PRESENT, port)
+        await turns()
+        host.found = SimpleNamespace(master=7)
+        bench.tell(LinkChange.PRESENT, port)
+        await turns()
+        host.found = SimpleNamespace(master=0)
+        bench.tell(LinkChange.PRESENT, port, master=7)
+        for other in ("meshd", "mv9", "eth0"):
+            bench.tell(LinkChange.PRESENT, other)
+        await turns()
+        assert host.log == []
+        bench.tell(LinkChange.PRESENT, port)
+        await turns()
+        assert host.log == [("devices",)]
 
     run(test)
 

@@ -190,6 +190,16 @@ def test_a_deleted_device_comes_back(pair: Pair, name: str) -> None:
     datagrams_arrive(pair.containers[1], pair.containers[0], ADDRESSES[0], sizes=(1344,))
 
 
+def test_a_port_that_somebody_took_out_of_the_bridge_is_put_back(pair: Pair) -> None:
+    host = pair.first
+    (end,) = (link["ifname"] for link in json.loads(host.ip("-j", "link")) if link["ifname"].startswith("mv"))
+    for port in ("meshd-tap", end):
+        host.ip("link", "set", port, "nomaster")
+        until(functools.partial(is_port, host, port), "it is back")
+        pair.containers[0].reach(ADDRESSES[1])
+        assert f"somebody took {port} out of its bridge" in host.log
+
+
 def test_something_else_has_the_taps_name(pair: Pair) -> None:
     """It is not taken for the TAP; the router says what is in the way, and goes on when it is not."""
     host = pair.first
@@ -199,6 +209,10 @@ def test_something_else_has_the_taps_name(pair: Pair) -> None:
     assert "master" not in host.ip("link", "show", "meshd-tap")
     host.ip("link", "del", "meshd-tap")
     pair.containers[0].reach(ADDRESSES[1])
+
+
+def is_port(host: Host, name: str) -> bool:
+    return "master meshd" in host.ip("link", "show", name)
 
 
 def bridge_mac(host: Host) -> str:
