@@ -24,6 +24,7 @@ from collections import deque
 
 from cryptography.exceptions import InvalidTag
 
+from meshd.budget import TokenBucket
 from meshd.crypto.aead import TAG_SIZE
 from meshd.crypto.handshake import Established, Initiator, Responder
 from meshd.crypto.identity import host_id_of
@@ -36,6 +37,8 @@ from meshd.gossip.keys import DirectionKey, direction_keys
 from meshd.gossip.linktypes import (
     HANDSHAKE_TIME,
     KEEPALIVE,
+    LINK_ANSWER_BURST,
+    LINK_ANSWER_RATE,
     MAX_BAD_MESSAGES,
     MAX_EVENTS,
     NO_ANSWER,
@@ -88,6 +91,7 @@ class ControlLink:
         self._rekey_at = now
         self._keyed_at = now
         self._bad_messages = 0
+        self._answers = TokenBucket(LINK_ANSWER_RATE, LINK_ANSWER_BURST)
         if dial:
             self._start(now)
 
@@ -263,6 +267,8 @@ class ControlLink:
 
     def _dispatch(self, message: Message, now: float) -> None:
         match message:
+            case messages.Ping() | messages.RekeyInit() if not self._answers.take(now):
+                self._config.drops.add(DropReason.RATE_LIMITED)
             case messages.Ping():
                 self._seal(messages.Pong())
             case messages.Pong():

@@ -226,7 +226,7 @@ class LinkTable:
                 del self._strangers[next(iter(self._strangers))]
             text = f"{event.text}; {OTHER_KEY_HINT}"
         else:
-            text = event.text if not held.outbound else f"{held.endpoint}: {event.text}"
+            text = event.text if str(held.endpoint) in event.text else f"{held.endpoint}: {event.text}"
         if now >= self._logged + LOG_EVERY_S:
             self._logged = now
             _log.warning("%s", text)

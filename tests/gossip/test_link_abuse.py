@@ -6,8 +6,11 @@ import sys
 
 import pytest
 
+from meshd.crypto.aead import TAG_SIZE
 from meshd.drops import DropReason
-from meshd.gossip.linktypes import HANDSHAKE_TIME, LinkFailed
+from meshd.gossip.framing import frame
+from meshd.gossip.linktypes import HANDSHAKE_TIME, LINK_ANSWER_BURST, LINK_ANSWER_RATE, LinkFailed
+from meshd.gossip.messages import Ping
 from tests.gossip.links import Host, Pair
 
 PIECE = bytes(65_536)
@@ -48,3 +51,33 @@ def test_a_byte_now_and_then_does_not_move_the_deadline() -> None:
     event = link.acceptor.next_event()
     assert isinstance(event, LinkFailed)
     assert event.reason is DropReason.LINK_LIMIT
+
+
+def test_who_asks_and_does_not_read_the_answers_gets_few() -> None:
+    """They would be kept for it without end."""
+    two = Host("two")
+    link = Pair(Host("one").dial(), two.accept())
+    link.settle()
+    for step in range(10_000):
+        link.dialler.send_message(Ping())
+        link.acceptor.receive(link.dialler.data_to_send(), step / 1000)
+    answers = link.acceptor.data_to_send()
+    assert len(answers) <= (LINK_ANSWER_BURST + 10 * LINK_ANSWER_RATE) * len(frame(bytes(TAG_SIZE + 2)))
+    assert two.drops[DropReason.RATE_LIMITED] > 9000
+    assert not link.acceptor.closed()
+    link.dialler.receive(answers, 10.0)
+    assert not link.dialler.closed()
+
+
+def test_new_keys_again_and_again_cost_the_acceptor_few_handshakes() -> None:
+    one, two = Host("one"), Host("two")
+    one.knows(two)
+    two.knows(one)
+    link = Pair(one.dial(), two.accept())
+    link.settle()
+    for step in range(1, 500):
+        link.dialler._start_rekey(step / 100)
+        link.settle(step / 100)
+    assert not link.acceptor.closed()
+    answered = sum(len(data) > 92 for who, data in link.wire if who == "acceptor")
+    assert answered <= LINK_ANSWER_BURST + 5 * LINK_ANSWER_RATE + 1
