@@ -70,8 +70,11 @@ def compile_filter(text: str) -> Callable[[bytes], bool]:
             f"a filter needs the library pcapy-ng, which cannot be loaded ({error})",
             hint="install it beside meshd: pip install pcapy-ng",
         ) from None
+    text = " ".join(text.split())
     if len(text) > MAX_FILTER:
         raise UserError(f"the filter is longer than {MAX_FILTER} characters")
+    if not text.isprintable():  # surrogates and zeros, too, which cannot be handed to C
+        raise UserError("the filter has characters that cannot be printed")
 
     def compiled(expression: str, optimise: int = 0) -> Callable[[bytes], int]:
         program = pcapy.compile(pcapy.DLT_EN10MB, _SNAPLEN, expression, optimise, _NETMASK_UNKNOWN)

@@ -10,8 +10,10 @@ import click
 
 from meshd import __version__
 from meshd.cli.common import json_option, router
-from meshd.cli.terminal import painter, say
+from meshd.cli.group import EXIT_USAGE
+from meshd.cli.terminal import painter, say, warn
 from meshd.control import render
+from meshd.control.client import EXIT_NOT_RUNNING
 from meshd.errors import UserError
 
 __all__ = ["ps", "report", "status", "version"]
@@ -73,8 +75,10 @@ def status(part: str | None, seconds: float | None, as_json: bool) -> int:
     Exit status 0 means that the router runs.
     """
     if part is not None and part not in _LISTINGS:
-        print(f"Invalid 'meshd status' sub-command: {part}\nusage: {_STATUS_USAGE}", file=sys.stderr)
-        return 1
+        print(
+            f"Invalid 'meshd status' sub-command: {part}\nusage: {_STATUS_USAGE}", file=sys.stderr
+        )  # as Weave says it
+        return EXIT_USAGE
     if seconds is None:
         say(_status(part, as_json))
         return 0
@@ -151,7 +155,9 @@ def version(as_json: bool) -> None:
     """
     try:
         running = router().version()
-    except UserError:
+    except UserError as error:
+        if error.status != EXIT_NOT_RUNNING:
+            warn(str(error))
         running = {}
     if as_json:
         say(render.render_json({"Version": __version__, "Router": running.get("version"), "Pid": running.get("pid")}))

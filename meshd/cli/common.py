@@ -15,7 +15,8 @@ __all__ = ["json_option", "router"]
 
 def router() -> ControlClient:
     """The router of this MESHD_DIR, running or not."""
-    return ControlClient(Paths.from_environment().socket)
+    paths = Paths.from_environment()
+    return ControlClient(paths.socket, lock=paths.lock)
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:

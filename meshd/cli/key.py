@@ -9,7 +9,7 @@ import click
 
 from meshd.cli.common import json_option
 from meshd.cli.group import Section, Verb, Verbs
-from meshd.cli.secrets import read_secret, take_from_environment, wipe_argv
+from meshd.cli.secrets import ASK, read_secret, take_from_environment, wipe_argv
 from meshd.cli.terminal import is_terminal, say, warn
 from meshd.config import Paths, Secret
 from meshd.control.render import render_json
@@ -54,8 +54,9 @@ def show(as_json: bool) -> None:
 
 @click.command()
 @click.argument("key", required=False)
-@click.option("--key-file", type=click.Path(path_type=Path), help="File with the key.")
-def set(key: str | None, key_file: Path | None) -> None:
+@click.option("--key-file", type=click.Path(path_type=Path), help="File with the key; - asks for it.")
+@json_option
+def set(key: str | None, key_file: Path | None, as_json: bool) -> None:
     """Move this host to the mesh with this key. The router must be stopped.
 
     The key comes from --key-file, from MESHD_KEY, from standard input, or is
@@ -68,7 +69,10 @@ def set(key: str | None, key_file: Path | None) -> None:
     """
     from meshd.daemon.keys import set_key
 
-    set_key(Paths.from_environment(), _given(key, key_file).reveal())
+    paths = Paths.from_environment()
+    set_key(paths, _given(key, key_file).reveal())
+    if as_json:
+        _show(paths, as_json=True)
 
 
 @click.command()
@@ -109,6 +113,8 @@ def _given(argument: str | None, key_file: Path | None) -> Secret:
         wipe_argv([secret])
         warn("a key on the command line can be seen by others; use --key-file or MESHD_KEY")
         return secret
+    if key_file == ASK:
+        return read_secret("Mesh key")
     if key_file is not None:
         from meshd.daemon.files import read_secret_file
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from meshd.cli.common import json_option
-from meshd.cli.secrets import read_secret, take_from_environment, wipe_argv
+from meshd.cli.secrets import ASK, read_secret, take_from_environment, wipe_argv
 from meshd.cli.terminal import is_terminal, say, warn
 from meshd.config import DEFAULT_BRIDGE, DEFAULT_MESH, LaunchOptions, Paths, Secret
 from meshd.control.client import parse_target
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["join_command", "launch"]
 
-_ASK = Path("-")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -127,9 +125,9 @@ def launch(
       meshd launch --capture pcap:br0 --peers host1     for what is on br0
     """
     given_key, given_password = _secrets(key, password, from_file=key_file is not None or password_file is not None)
-    if key_file == _ASK:
+    if key_file == ASK:
         given_key, key_file = read_secret("Mesh key"), None
-    if password_file == _ASK:
+    if password_file == ASK:
         given_password, password_file = read_secret("Password"), None
     options = LaunchOptions(
         peers=_peers(peers, more_peers),
@@ -194,10 +192,11 @@ def _peers(positional: tuple[str, ...], listed: tuple[str, ...]) -> tuple[str, .
 def _run_here(options: LaunchOptions, paths: Paths) -> int:
     """The router in this process. A service manager's SIGTERM is an orderly end."""
     from meshd.daemon.launch import prepare
+    from meshd.daemon.preflight import host_nickname
     from meshd.daemon.run import configure_logging, run_router
     from meshd.daemon.supervise import EXIT_REFUSED
 
-    options = replace(options, nickname=options.nickname or socket.gethostname().split(".")[0])
+    options = replace(options, nickname=options.nickname or host_nickname())
     prepared = prepare(options, paths)
     for warning in prepared.warnings:
         warn(warning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,17 @@ __all__ = ["main", "run"]
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+_MAX_WORD = 300  # of an error's line
+_REMEDIES = {
+    errno.EACCES: "run as root",
+    errno.EPERM: "run as root",
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "make room, or have the quota raised",
+    errno.EROFS: "mount it read-write, or choose another MESHD_DIR",
+    errno.ENOTDIR: "a file is where a folder should be: remove it, or choose another MESHD_DIR",
+    errno.EEXIST: "it is in the way: remove it, or choose another MESHD_DIR",
+}
 
 _SECTIONS = (
     Section(
@@ -98,6 +110,7 @@ Exit status:
   3    the router is not running
   70   an error in meshd itself
   130  interrupted
+  141  nobody reads the output
 """
 
 
@@ -143,7 +156,7 @@ def run(arguments: Sequence[str]) -> int:
         warn(_one_line(str(error)))
         return error.status
     except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx is not None else "meshd"
+        path = error.ctx.command_path if error.ctx is not None else _path_of(words)
         warn(f"{_one_line(error.format_message()).rstrip('.')}; see: {path} --help")
         return EXIT_USAGE
     except click.ClickException as error:
@@ -154,9 +167,8 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _broken_pipe()
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         _discard_output()
-        return _failed(what, error, 1)
+        return _failed(_system_error(error), error, 1)
     except Exception as error:
         what = f"unexpected {type(error).__name__}: {error}"
         hint = "this is a bug, please report it; MESHD_DEBUG=1 shows the traceback"
@@ -185,8 +197,20 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _path_of(words: Sequence[str]) -> str:
+    """Of the verb that was called; click does not say where an option lacks its argument."""
+    return f"meshd {words[0]}" if words[0] in cli.list_commands(click.Context(cli)) else "meshd"
+
+
+def _system_error(error: OSError) -> str:
+    what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    hint = _REMEDIES.get(error.errno or 0)
+    return f"{what}; {hint}" if hint else what
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """What a user typed comes back in it, and may have any length."""
+    return " ".join(word if len(word) <= _MAX_WORD else f"{word[:_MAX_WORD]}…" for word in text.split())
 
 
 if __name__ == "__main__":

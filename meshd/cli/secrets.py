@@ -17,9 +17,10 @@ import click
 from meshd.cli.terminal import is_terminal
 from meshd.config import Secret
 
-__all__ = ["read_secret", "take_from_environment", "wipe_argv"]
+__all__ = ["ASK", "read_secret", "take_from_environment", "wipe_argv"]
 
 MAX_SECRET_INPUT = 4096
+ASK = Path("-")  # in place of a file, see `read_secret`
 
 # proc(5): fields 48 and 49 of /proc/PID/stat; what follows the command's name in parentheses begins with field 3.
 _ARG_START = 48 - 3

@@ -6,7 +6,9 @@ comes out as a `UserError` that says what to do.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import socket
 from collections.abc import Generator, Mapping
 from http.client import HTTPConnection, HTTPException
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshd.control import limits
 from meshd.control.inputs import check_container, check_ifname, check_inquiry, parse_cidr, parse_target
+from meshd.control.limits import EXIT_NOT_RUNNING
 from meshd.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 # The command line knows the control API through this module alone: what it checks before it asks is re-exported here.
 __all__ = [
+    "EXIT_NOT_RUNNING",
     "ControlClient",
     "check_container",
     "check_ifname",
@@ -38,9 +42,11 @@ ATTACH_TIMEOUT_S = 60.0  # Docker may be slow to answer the router
 class ControlClient:
     """Asks one router. Every method raises UserError; with `status` EXIT_NOT_RUNNING where nobody answers."""
 
-    def __init__(self, path: Path, timeout: float = QUERY_TIMEOUT_S) -> None:
+    def __init__(self, path: Path, timeout: float = QUERY_TIMEOUT_S, *, lock: Path | None = None) -> None:
+        """`lock`: held while a router lives, also before it answers and between its death and the next start."""
         self._path = path
         self._timeout = timeout
+        self._lock = lock
 
     def ready(self) -> bool:
         """True once the router answers and is ready; False while it starts or does not run."""
@@ -95,7 +101,7 @@ class ControlClient:
 
     def capture(self, words: tuple[str, ...]) -> Generator[dict[str, Any], None, None]:
         """The lines of the stream, see `meshd.control.streaming`, as they come; the last one, if the router ends, is {"end"}."""
-        connection = _UnixConnection(self._path, self._timeout)
+        connection = _UnixConnection(self._path, self._timeout, self._lock)
         try:
             connection.request("POST", "/capture", json.dumps({"words": words}))
             response = connection.getresponse()
@@ -112,7 +118,7 @@ class ControlClient:
             pass
         finally:
             connection.close()
-        raise UserError("meshd closed the connection", hint="see its log", status=limits.EXIT_NOT_RUNNING)
+        raise UserError("meshd closed the connection", hint="see its log", status=EXIT_NOT_RUNNING)
 
     def stop(self) -> None:
         self._request("POST", "/stop", {})
@@ -120,7 +126,7 @@ class ControlClient:
     def _request(
         self, method: str, path: str, body: Mapping[str, object] | None = None, timeout: float = 0
     ) -> dict[str, object]:
-        connection = _UnixConnection(self._path, max(timeout, self._timeout))
+        connection = _UnixConnection(self._path, max(timeout, self._timeout), self._lock)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()
@@ -133,7 +139,7 @@ class ControlClient:
             raise UserError(
                 "meshd closed the connection before it answered",
                 hint="it is ending or busy, see its log",
-                status=limits.EXIT_NOT_RUNNING,
+                status=EXIT_NOT_RUNNING,
             ) from None
         finally:
             connection.close()
@@ -159,17 +165,40 @@ def _decode(status: int, text: bytes) -> dict[str, object]:
     )
 
 
+def _nobody_listens(lock: Path | None) -> UserError:
+    if lock is not None and _is_held(lock):
+        return UserError(
+            "meshd is starting, or dies again and again",
+            hint="ask once more in some seconds, then see its log",
+            status=EXIT_NOT_RUNNING,
+        )
+    return UserError("meshd is not running", hint="start it with: meshd launch", status=EXIT_NOT_RUNNING)
+
+
+def _is_held(lock: Path) -> bool:
+    """A look that keeps no launch from it for longer than it takes."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 class _UnixConnection(HTTPConnection):
     """HTTP over a unix socket; what keeps it from connecting is told in the user's terms."""
 
     timeout: float
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float, lock: Path | None) -> None:
         super().__init__("meshd", timeout=timeout)
         self._path = path
+        self._lock = lock
 
     def connect(self) -> None:
-        if len(str(self._path).encode()) > limits.MAX_SOCKET_PATH:
+        if len(os.fsencode(self._path)) > limits.MAX_SOCKET_PATH:
             raise UserError(f"the path {self._path} is too long for a socket", hint="choose a shorter MESHD_DIR")
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(self.timeout)
@@ -177,9 +206,7 @@ class _UnixConnection(HTTPConnection):
             sock.connect(str(self._path))
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             sock.close()
-            raise UserError(
-                "meshd is not running", hint="start it with: meshd launch", status=limits.EXIT_NOT_RUNNING
-            ) from None
+            raise _nobody_listens(self._lock) from None
         except PermissionError:
             sock.close()
             raise UserError(f"no permission to use {self._path}", hint="run as root") from None

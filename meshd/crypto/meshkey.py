@@ -63,6 +63,8 @@ def check_password(password: str) -> None:
             f"the password has {len(password)} characters, at least {MIN_PASSWORD} are needed",
             hint="or let meshd make a key: launch without a password",
         )
+    if any("\ud800" <= letter <= "\udfff" for letter in password):  # what Python makes of other bytes in an argument
+        raise UserError("the password is not UTF-8 text", hint="save its file as UTF-8, or choose plain letters")
 
 
 @dataclass(slots=True, frozen=True, kw_only=True, repr=False)

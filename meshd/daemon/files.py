@@ -28,7 +28,9 @@ def write_private(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = os.fspath(path)  # a write says no name, and a name beside the place tells nobody anything
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
@@ -43,4 +45,4 @@ def read_secret_file(path: Path) -> str:
     """The first line of a key or password file, at most MAX_SECRET_FILE bytes. Raises OSError."""
     with path.open("rb") as file:
         data = file.read(MAX_SECRET_FILE)
-    return data.decode("utf-8", "replace").split("\n", 1)[0].strip()
+    return data.decode("utf-8", "surrogateescape").split("\n", 1)[0].strip()

@@ -12,7 +12,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +25,7 @@ from meshd.config import LaunchOptions, Paths, Secret
 from meshd.daemon.files import make_private_folder, write_private
 from meshd.daemon.keys import settle_key
 from meshd.daemon.options import options_file, write_options
-from meshd.daemon.preflight import check_launch
+from meshd.daemon.preflight import check_launch, host_nickname
 from meshd.daemon.supervise import take_lock
 from meshd.errors import UserError
 
@@ -113,7 +112,7 @@ def launch(options: LaunchOptions, paths: Paths, progress: Callable[[str], None]
 
     `progress` is told what is waited for once that takes over a second.
     """
-    options = replace(options, nickname=options.nickname or socket.gethostname().split(".")[0])
+    options = replace(options, nickname=options.nickname or host_nickname())
     prepared = prepare(options, paths)
     try:
         answer = _start(options, paths, prepared.lock, progress)

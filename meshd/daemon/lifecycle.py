@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -20,8 +21,8 @@ from meshd.config import DEFAULT_BRIDGE, Paths
 from meshd.control.client import ControlClient
 from meshd.daemon.options import options_file
 from meshd.daemon.state import State
-from meshd.daemon.stopping import STOP_TIMEOUT_S, clear_run_files, stop
-from meshd.daemon.supervise import lock_is_free
+from meshd.daemon.stopping import STOP_TIMEOUT_S, stop
+from meshd.daemon.supervise import lock_is_free, take_lock
 from meshd.errors import UserError
 
 __all__ = ["old_log", "reset"]
@@ -33,20 +34,47 @@ def reset(paths: Paths, *, force: bool = False) -> bool:
     Raises UserError for a router that does not answer, unless `force`.
     """
     if not lock_is_free(paths.lock) and not force:
-        ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).version()
+        _check_answer(paths)
     stop(paths)
-    bridges = _bridges_of(paths)
-    existed = paths.db.exists()
-    for bridge in bridges:
-        _remove_devices(bridge)
-    shutil.rmtree(paths.db, ignore_errors=True)
-    clear_run_files(paths)
-    for file in (options_file(paths.run), paths.log, old_log(paths)):
-        file.unlink(missing_ok=True)
+    with _held(paths):
+        bridges = _bridges_of(paths)
+        existed = paths.db.exists()
+        for bridge in bridges:
+            _remove_devices(bridge)
+        shutil.rmtree(paths.db, ignore_errors=True)
+        for file in (options_file(paths.run), paths.log, old_log(paths)):
+            file.unlink(missing_ok=True)
     for folder in (paths.run, paths.state):
         with contextlib.suppress(OSError):
             folder.rmdir()  # only an empty one: MESHD_DIR may be the user's own
     return existed
+
+
+def _check_answer(paths: Paths) -> None:
+    try:
+        ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).version()
+    except UserError as error:
+        raise UserError(
+            f"a router runs here and does not answer ({error.args[0]})", hint="`meshd reset --force` ends it by force"
+        ) from error
+
+
+@contextlib.contextmanager
+def _held(paths: Paths) -> Iterator[None]:
+    """Nobody starts a router meanwhile: a service manager would at once, on a state that is just being removed."""
+    if not paths.run.is_dir():
+        yield
+        return
+    lock = take_lock(paths.lock)
+    if lock is None:
+        raise UserError(
+            "another router was started here meanwhile", hint="stop what starts it, a service manager perhaps, first"
+        )
+    try:
+        yield
+    finally:
+        paths.lock.unlink(missing_ok=True)  # while it is held, see take_lock
+        os.close(lock)
 
 
 def old_log(paths: Paths) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 
 from meshd.capture.netlink import Netlink
 from meshd.capture.preflight import check_machine, check_pcap_machine, check_rights
@@ -14,7 +15,7 @@ from meshd.errors import UserError
 from meshd.forward.engine.choice import choose_engine
 from meshd.ids import parse_mac
 
-__all__ = ["MAX_BRIDGE_NAME", "check_launch", "tap_name"]
+__all__ = ["MAX_BRIDGE_NAME", "check_launch", "host_nickname", "tap_name"]
 
 MAX_BRIDGE_NAME = 11  # the TAP is called BRIDGE-tap, and IFNAMSIZ leaves 15 characters
 MAX_NICKNAME = 64  # bytes in UTF-8, gossip.values
@@ -27,7 +28,15 @@ def tap_name(bridge: str) -> str:
 
 def _is_nickname(text: str) -> bool:
     """As every host of the mesh checks it: what they do not take would leave this host without a record."""
-    return _NICKNAME.fullmatch(text) is not None and len(text.encode()) <= MAX_NICKNAME and text.isprintable()
+    return _NICKNAME.fullmatch(text) is not None and text.isprintable() and len(text.encode()) <= MAX_NICKNAME
+
+
+def host_nickname() -> str:
+    """The nickname of who gave none. Raises UserError: the kernel's first host name, `(none)`, cannot be one."""
+    name = socket.gethostname().split(".")[0]
+    if not _is_nickname(name):
+        raise UserError(f"the host name {name!r} cannot be a nickname", hint="give one: meshd launch --nickname NAME")
+    return name
 
 
 def check_launch(options: LaunchOptions, paths: Paths) -> tuple[str, ...]:
@@ -62,6 +71,8 @@ def _check_options(options: LaunchOptions) -> None:
             ipaddress.ip_address(options.host)
         except ValueError:
             raise UserError(f"--host {options.host!r} is not an IP address") from None
+    if not options.mesh.isprintable():
+        raise UserError(f"--mesh {options.mesh!r} has characters that cannot be printed")
     if options.name is not None:
         try:
             parse_mac(options.name)

@@ -41,7 +41,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
     """Every file that it begins is 0600: a log names hosts, containers and addresses."""
 
     def _open(self) -> io.TextIOWrapper:
-        return open(self.baseFilename, "a", encoding="utf-8", opener=_open_private)
+        return open(self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=_open_private)
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -18,7 +18,7 @@ from meshd.control.client import ControlClient
 from meshd.daemon.supervise import clear_lock, lock_is_free
 from meshd.errors import UserError
 
-__all__ = ["STOP_TIMEOUT_S", "clear_run_files", "stop"]
+__all__ = ["STOP_TIMEOUT_S", "stop"]
 
 STOP_TIMEOUT_S = 10.0
 TERM_TIMEOUT_S = 5.0
@@ -28,17 +28,17 @@ _POLL_S = 0.02
 
 def stop(paths: Paths) -> bool:
     """End the router in order; False: none was running. Raises UserError when it can be ended neither so nor by force."""
-    if lock_is_free(paths.lock):
-        return False
-    try:
-        ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).stop()
-        told = True
-    except UserError:
-        told = False
-    if not (told and _wait(lambda: lock_is_free(paths.lock), STOP_TIMEOUT_S)):
-        _end_by_force(paths)
-    clear_run_files(paths)
-    return True
+    running = not lock_is_free(paths.lock)
+    if running:
+        try:
+            ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).stop()
+            told = True
+        except UserError:
+            told = False
+        if not (told and _wait(lambda: lock_is_free(paths.lock), STOP_TIMEOUT_S)):
+            _end_by_force(paths)
+    clear_lock(paths.lock, paths.pid_file, paths.supervisor_pid_file, paths.socket)
+    return running
 
 
 def _end_by_force(paths: Paths) -> None:
@@ -80,9 +80,3 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(_POLL_S)
     return True
-
-
-def clear_run_files(paths: Paths) -> None:
-    clear_lock(paths.lock)
-    for file in (paths.pid_file, paths.supervisor_pid_file, paths.socket):
-        file.unlink(missing_ok=True)

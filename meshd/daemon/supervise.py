@@ -50,10 +50,12 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
-def clear_lock(path: Path) -> None:
-    """Remove the lock file, unless somebody holds it."""
-    if path.exists() and (descriptor := take_lock(path)) is not None:
-        path.unlink(missing_ok=True)  # while it is held: nobody can have taken it in between
+def clear_lock(path: Path, *others: Path) -> None:
+    """Remove the lock file and what else a router leaves, unless somebody holds the lock: then the files are theirs."""
+    files = (*others, path)
+    if any(file.exists() for file in files) and (descriptor := take_lock(path)) is not None:
+        for file in files:
+            file.unlink(missing_ok=True)  # while it is held: nobody can have taken it in between
         os.close(descriptor)
 
 

@@ -169,7 +169,9 @@ def open_udp_port(family: Literal[4, 6], host: str, port: int) -> UdpPort:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"UDP port {port} is taken by another program; use --port or stop it") from None
-        if error.errno == errno.EADDRNOTAVAIL:
+        if error.errno == errno.EADDRNOTAVAIL or isinstance(
+            error, socket.gaierror
+        ):  # the latter: an interface that is none
             raise UserError(f"{host} is no address of this host") from None
         raise
     return UdpPort(sock)

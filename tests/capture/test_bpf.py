@@ -49,6 +49,8 @@ def test_what_passes(text: str, passing: list[bytes]) -> None:
         ("host beef", "at 'beef' (character 6)"),
         ("host 1.2.3.4.5", "at '1.2.3.4.5' (character 6)"),
         ("tcp " * 600, f"longer than {MAX_FILTER}"),
+        ("tcp\0", "cannot be printed"),
+        ("tcp or \udcff", "cannot be printed"),
     ],
 )
 def test_where_it_does_not_parse(text: str, where: str) -> None:

@@ -13,7 +13,9 @@ import pytest
 from meshd import __version__
 from meshd.cli.terminal import painter
 from meshd.control import render
+from meshd.control.client import ControlClient
 from meshd.control.report import build_report
+from meshd.daemon.supervise import take_lock
 from meshd.errors import UserError
 from tests.cli.conftest import Meshd
 from tests.control.fake import FakeHandlers
@@ -48,7 +50,7 @@ def test_the_parts_of_status(meshd: Meshd, router: FakeHandlers, part: str, list
 
 def test_a_bad_part_of_status_is_answered_as_weave_does(meshd: Meshd) -> None:
     outcome = meshd("status", "dnss")
-    assert (outcome.status, outcome.out) == (1, "")
+    assert (outcome.status, outcome.out) == (2, "")
     assert outcome.err == (
         "Invalid 'meshd status' sub-command: dnss\nusage: meshd status [peers|connections|targets|macs]\n"
     )
@@ -171,3 +173,26 @@ def test_a_terminal_that_lacks_letters_gets_something(folder: Path, router: Fake
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=environment)
     assert (result.returncode, result.stderr) == (1, "meshd: no such container: caf?\n")
+
+
+def test_version_says_why_it_has_none_of_the_router(meshd: Meshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_client: ControlClient) -> object:
+        raise UserError("meshd does not answer", hint="its log says what it is doing")
+
+    monkeypatch.setattr(ControlClient, "version", silent)
+    outcome = meshd("version")
+    assert (outcome.status, outcome.out) == (0, f"meshd {__version__}\n")
+    assert outcome.err == "meshd: meshd does not answer; its log says what it is doing\n"
+
+
+def test_a_router_that_starts_or_dies_all_the_time_is_not_called_stopped(meshd: Meshd, folder: Path) -> None:
+    """`launch` says that it runs: to say "start it with: meshd launch" meanwhile leads in a circle."""
+    lock = take_lock(folder / "meshd.lock")
+    assert lock is not None
+    outcome = meshd("status")
+    os.close(lock)
+    assert outcome.status == 3
+    assert outcome.err == (
+        "meshd: meshd is starting, or dies again and again; ask once more in some seconds, then see its log\n"
+    )
+    assert "is not running" in meshd("status").err

@@ -108,6 +108,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     modules: dict[str, dict[str, object]] = {
         "launch": {"launch": played.launch, "prepare": played.prepare},
         "run": {"run_router": played.run_router, "configure_logging": lambda level: None},
+        "preflight": {"host_nickname": lambda: "host1"},
         "supervise": {"EXIT_REFUSED": 78},
         "lifecycle": {"reset": played.reset},
         "stopping": {"stop": played.stop},
@@ -325,6 +326,10 @@ def test_key_set_from_every_source(
     monkeypatch.setattr(key_module.sys, "stdin", Input("mk1-piped\n"))  # type: ignore[attr-defined]
     assert meshd("key", "set").status == 0
     assert daemon.key == "mk1-piped"
+    monkeypatch.setenv("MESHD_KEY", "mk1-exported")
+    monkeypatch.setattr(key_module.sys, "stdin", Input("mk1-dashed\n"))  # type: ignore[attr-defined]
+    assert meshd("key", "set", "--key-file", "-").status == 0
+    assert daemon.key == "mk1-dashed"
 
 
 def test_key_set_refuses_two_sources_and_a_missing_file(meshd: Meshd, daemon: Daemon, tmp_path: Path) -> None:

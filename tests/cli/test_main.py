@@ -74,7 +74,8 @@ def test_what_cannot_be_understood_is_one_line_and_status_2(meshd: Meshd, argume
         (["--frob"], "--frob", "meshd"),
         (["status", "--frob"], "--frob", "meshd status"),
         (["status", "peers", "b"], "(b)", "meshd status"),
-        (["report", "-f"], "-f", "meshd"),
+        (["report", "-f"], "-f", "meshd report"),
+        (["-f"], "-f", "meshd --help"),
         (["forget"], "PEER", "meshd forget"),
         (["launch", "--port", "0"], "1<=x<=65535", "meshd launch"),
         (["launch", "--mtu", "big"], "'big'", "meshd launch"),
@@ -111,8 +112,15 @@ def test_verbs_that_weave_removed_say_what_replaces_them(meshd: Meshd, verb: str
     [
         (UserError("no\nway", hint="do that", status=9), 9, "no way; do that"),
         (KeyboardInterrupt(), 130, ""),
-        (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), 1, "No space left on device; make room on its disk"),
+        (OSError("strange"), 1, "strange"),
         (FileNotFoundError(2, "No such file or directory", "mesh.key"), 1, "mesh.key: No such file or directory"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied; run as root"),
+        (
+            NotADirectoryError(20, "Not a directory", "/x/y"),
+            1,
+            "/x/y: Not a directory; a file is where a folder should be: remove it, or choose another MESHD_DIR",
+        ),
         (click.ClickException("click says no"), 1, "click says no"),
         (
             ZeroDivisionError("by zero"),
@@ -164,3 +172,14 @@ def test_completion_answers_the_shell(
     with pytest.raises(SystemExit):
         main_module.run(["st"])
     assert capsys.readouterr().out.split() == ["plain,stop", "plain,status"]
+
+
+@pytest.mark.parametrize("arguments", [["x" * 10_000], ["launch", "--nickname", "x", "y:" + "z" * 10_000]])
+def test_what_was_typed_at_length_comes_back_in_short(meshd: Meshd, arguments: list[str]) -> None:
+    assert len(meshd(*arguments).err) < 600
+
+
+@pytest.mark.parametrize("verb", [verb for verb in (*VERBS, "key show", "key set", "key new") if verb != "key"])
+def test_every_verb_has_json(meshd: Meshd, verb: str) -> None:
+    """README says so; what completion prints is a program."""
+    assert ("--json" in meshd(*verb.split(), "--help").out) == (verb != "completion")

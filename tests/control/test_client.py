@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -117,3 +118,10 @@ def test_the_client_imports_nothing_heavy() -> None:
     code = "import sys, meshd.control.client, meshd.control.render; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"asyncio", "aiohttp", "click", "rich", "cryptography", "pyroute2"} & set(loaded)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff\xfe")
+    folder.mkdir()
+    with answering(folder / "meshd.sock", http(b'{"Ready": true}')):
+        assert ControlClient(folder / "meshd.sock").status() == {"Ready": True}

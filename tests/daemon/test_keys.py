@@ -100,6 +100,7 @@ def test_another_key_is_refused_and_the_stored_one_stays(paths: Paths) -> None:
         (LaunchOptions(key=Secret("mk1-abc")), "cut short"),
         (LaunchOptions(key=Secret("")), "no mesh key"),
         (LaunchOptions(password=Secret("short")), "at least 12"),
+        (LaunchOptions(password=Secret("long enough \udcff")), "not UTF-8"),
         (LaunchOptions(key_file=Path("/nonexistent/key")), "no such file"),
         (LaunchOptions(key_file=Path("/")), "is a directory"),
         (LaunchOptions(password_file=Path("/nonexistent/password")), "cannot read the password file"),
@@ -244,3 +245,13 @@ def test_without_aes_a_new_mesh_uses_chacha_and_one_with_aes_is_refused(
     monkeypatch.setattr(keys, "has_aes", lambda: False)
     with pytest.raises(UserError, match="no instructions for it"):
         settle_key(LaunchOptions(), paths)
+
+
+def test_a_password_file_in_another_encoding_is_refused(paths: Paths, tmp_path: Path) -> None:
+    """Its letters would become one and the same replacement: another password than the one typed on another host."""
+    path = tmp_path / "password"
+    path.write_bytes("pässwörd pässwörd\n".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        settle_key(LaunchOptions(password_file=path), paths)
+    path.write_text("pässwörd pässwörd\n", encoding="utf-8")
+    assert settle_key(LaunchOptions(password_file=path), paths).written

@@ -108,6 +108,42 @@ def test_no_router_no_stop(paths: Paths, control: Control) -> None:
     assert (control.asked, list(paths.run.iterdir())) == ([], [])
 
 
+def test_what_a_killed_router_left_is_removed(paths: Paths, control: Control) -> None:
+    for name in ("meshd.pid", "supervisor.pid", "meshd.sock", "meshd.lock", "meshd.log"):
+        (paths.run / name).touch()
+    assert not stop(paths)
+    assert [entry.name for entry in paths.run.iterdir()] == ["meshd.log"]
+
+
+@pytest.fixture
+def successor(
+    monkeypatch: pytest.MonkeyPatch, router: Callable[[str], subprocess.Popen[bytes]]
+) -> list[subprocess.Popen[bytes]]:
+    """A service manager starts another router as soon as the lock is seen free."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def look(lock: Path) -> bool:
+        free = lock_is_free(lock)
+        if free and not started:
+            started.append(router(SILENT))
+        return free
+
+    monkeypatch.setattr(stopping, "lock_is_free", look)
+    return started
+
+
+def test_the_files_of_a_router_that_was_started_meanwhile_stay(
+    paths: Paths,
+    control: Control,
+    router: Callable[[str], subprocess.Popen[bytes]],
+    successor: list[subprocess.Popen[bytes]],
+) -> None:
+    control.answer = router(SILENT).kill
+    assert stop(paths)
+    assert successor[0].poll() is None
+    assert {entry.name for entry in paths.run.iterdir()} == {"meshd.lock", "meshd.pid", "meshd.sock"}
+
+
 def test_a_router_that_answers_is_waited_for(
     paths: Paths, control: Control, router: Callable[[str], subprocess.Popen[bytes]]
 ) -> None:
@@ -237,12 +273,29 @@ def test_reset_stops_a_router_that_answers(
     assert not paths.run.exists()
 
 
+def test_reset_takes_nothing_from_a_router_that_was_started_meanwhile(
+    paths: Paths,
+    control: Control,
+    removed: list[str],
+    router: Callable[[str], subprocess.Popen[bytes]],
+    successor: list[subprocess.Popen[bytes]],
+) -> None:
+    used(paths)
+    process = router(SILENT)
+    control.answer = lambda: process.kill() if control.asked[-1] == "stop" else None
+    with pytest.raises(UserError, match="another router was started here meanwhile; stop what starts it"):
+        reset(paths)
+    assert successor[0].poll() is None
+    assert removed == []
+    assert paths.key_file.exists()
+
+
 def test_reset_of_a_router_that_does_not_answer_needs_force(
     paths: Paths, control: Control, removed: list[str], router: Callable[[str], subprocess.Popen[bytes]]
 ) -> None:
     used(paths)
     process = router(SILENT)
-    with pytest.raises(UserError, match="does not answer"):
+    with pytest.raises(UserError, match=r"does not answer .*; `meshd reset --force` ends it"):
         reset(paths)
     assert process.poll() is None
     assert paths.key_file.exists()

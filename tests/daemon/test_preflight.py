@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from meshd.config import LaunchOptions, Paths
 from meshd.daemon import preflight
-from meshd.daemon.preflight import MAX_BRIDGE_NAME, check_launch, tap_name
+from meshd.daemon.preflight import MAX_BRIDGE_NAME, check_launch, host_nickname, tap_name
 from meshd.daemon.supervise import take_lock
 from meshd.errors import UserError
 
@@ -91,6 +92,8 @@ def test_what_works_passes_with_its_warnings(paths: Paths, machine: list[tuple[s
         ({"nickname": "x" * 65}, "a nickname has"),
         ({"nickname": "ü" * 33}, "a nickname has"),
         ({"nickname": "bell\x07"}, "a nickname has"),
+        ({"nickname": "\udcff"}, "a nickname has"),
+        ({"mesh": "\udcff"}, "cannot be printed"),
         ({"nickname": "right-to-left\u202e"}, "a nickname has"),
         ({"engine": "warp"}, "unknown engine"),
         ({"resume": True, "peers": ("host2",)}, "--resume"),
@@ -131,3 +134,12 @@ def test_where_a_router_runs_the_machine_is_not_asked(paths: Paths, machine: lis
     assert check_launch(LaunchOptions(), paths) == ()  # its own TAP would be in the way
     assert machine == []
     os.close(lock)
+
+
+@pytest.mark.parametrize("name", ["(none)", "", "a b", "\udcff"])
+def test_a_host_name_that_cannot_be_a_nickname(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "host1.example")
+    assert host_nickname() == "host1"
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    with pytest.raises(UserError, match=r"the host name .* cannot be a nickname; give one"):
+        host_nickname()

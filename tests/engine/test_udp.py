@@ -199,3 +199,5 @@ def test_a_port_in_use_is_the_users_to_mend(ports: tuple[UdpPort, UdpPort]) -> N
         open_udp_port(4 if family == 4 else 6, local.host, local.port)
     with pytest.raises(UserError, match="no address of this host"):
         open_udp_port(4 if family == 4 else 6, "192.0.2.1" if family == 4 else "2001:db8::1", 0)
+    with pytest.raises(UserError, match="no address of this host"):
+        open_udp_port(6, "fe80::1%no-such", 0)
