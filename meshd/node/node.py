@@ -239,7 +239,7 @@ class Node:
 
     def way_to(self, destination: ShortId, token: int = 0) -> PathReport:
         """How this host would answer such a question."""
-        return way_to(token, destination, self.host_id, self.directory, self.peers)
+        return way_to(token, destination, self.host_id, self.directory, self.peers, self.routes)
 
     def leave(self, now: float) -> None:
         """Say goodbye to everybody."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -76,3 +77,24 @@ def test_the_flows_to_a_container_and_no_others(monkeypatch: pytest.MonkeyPatch)
     senders = ", ".join(sorted(format_mac(box.mac) for box in (mesh.boxes[0], more)))
     assert trace(mesh, one, format_mac(target.mac)).flow.startswith(f"5 frames from {senders}, the last one ")
     assert asked == [target.mac]
+
+
+def test_each_leg_of_a_relayed_path_also_by_hosts_that_have_no_session_with_its_end() -> None:
+    """h0 – h1 – h2 – h3, and each one keeps a path to its neighbours alone."""
+    mesh = Mesh(seed=1, hosts=4, discovery=False, targets=lambda number: [Mesh.address(number - 1)] if number else [])
+    for one, other in itertools.combinations(range(4), 2):
+        if other - one > 1:
+            mesh.net.topology.cut_pair(f"h{one}", f"h{other}")
+    mesh.start()
+    mesh.wait(mesh.quiet, 10.0)
+    mesh.ask(mesh.boxes[0], mesh.boxes[3], timeout=5.0)
+    mesh.run(3.0)
+    found = trace(mesh, mesh.hosts[0], "h3")
+    assert found.rtt_ms is not None
+    legs = [(leg.nickname, leg.next_nickname, leg.way, leg.mtu) for leg in found.legs]
+    assert legs == [
+        ("h0", "h1", "relayed", 1500 - 28 - 52 - 48),
+        ("h1", "h2", "relayed", 1500 - 28 - 52 - 48),
+        ("h2", "h3", "direct", 1500 - 28 - 48),
+    ]
+    assert [leg.rtt_ms is None for leg in found.legs] == [False, True, False]
