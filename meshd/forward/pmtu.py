@@ -12,7 +12,8 @@ never does.
      │ from any     SILENT ─────────────────┘  │ smaller ones are       miss ▼ │
      │ start: BASE                             └─────────────────────────── DOUBT
 
-    in use:  BASE 1280 B · SILENT 552 B · SEARCH what was confirmed · COMPLETE, DOUBT the largest that was found
+    in use:  BASE 1280 B, less if the path before took less · SILENT 552 B · SEARCH what was confirmed
+             COMPLETE, DOUBT the largest that was found
 
 *Search.* First base and limit (what the device takes) at once: a clean path is measured in one round trip. If the limit is not
 answered, the sizes that real networks have, all together, then eighths of what is left, until 8 B are. A size has failed after
@@ -127,6 +128,7 @@ class Pmtu:
         self._round: list[int] = []  # sizes asked for and not answered, ascending
         self._tries = 0
         self._first = False  # of a search: only the limit is tried
+        self._before = BASE_MTU  # what was confirmed last of the paths before this one
         self._due: float | None = None  # when the time of this try is up
         self._excuses = 0
         self._next_seq = 1  # goes on over starts, so that an echo of another path fits nothing
@@ -143,8 +145,9 @@ class Pmtu:
         self._limit = max(FLOOR_MTU, min(limit, overhead + DATA_OVERHEAD + ENTRY_HEADER_SIZE + MAX_CONTROL))
         self._ceiling = self._limit + 1
         self._change(_Cause.START)
-        self.size = min(BASE_MTU, self._limit)
-        self._begin({self.size, self._limit}, now, first=True)
+        # All ways to one host may share their narrow part: frames that the path before has carried must not be lost on this one.
+        self.size = min(BASE_MTU, self._limit, self._before)
+        self._begin({self.size, min(BASE_MTU, self._limit), self._limit}, now, first=True)
 
     def stop(self) -> None:
         self._forget()
@@ -314,6 +317,8 @@ class Pmtu:
         return size - self._overhead - DATA_OVERHEAD - ENTRY_HEADER_SIZE
 
     def _forget(self) -> None:
+        if self.state in (PmtuState.SEARCH, PmtuState.COMPLETE, PmtuState.DOUBT):
+            self._before = self.size
         self._outstanding.clear()
         self._round, self._due, self._first = [], None, False
         self._best = self._tries = self._excuses = 0

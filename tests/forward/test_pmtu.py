@@ -323,6 +323,25 @@ def test_stop_and_start() -> None:
         assert path.pmtu.poll(path.now, srtt=None, sent=lambda: 0) == []
 
 
+def test_another_path_begins_with_no_more_than_the_one_before_took() -> None:
+    path = Path(mtu=1000)
+    path.start()
+    assert path.pmtu.size == BASE_MTU
+    path.wait(PmtuState.COMPLETE)
+    for stopped in (False, True):
+        if stopped:
+            path.pmtu.stop()
+        path.start()
+        assert path.pmtu.size == 1000
+        path.wait(PmtuState.COMPLETE)
+        assert path.pmtu.size == 1000
+    path.mtu = 1500  # and is no slower for that
+    path.start()
+    assert path.wait(PmtuState.COMPLETE) == pytest.approx(path.rtt, abs=0.03)
+    path.start()
+    assert path.pmtu.size == BASE_MTU
+
+
 def test_outstanding_probes_are_bounded() -> None:
     path = Path(9000, mtu=3000, rtt=1.0)
     path.start()

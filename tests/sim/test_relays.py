@@ -35,15 +35,15 @@ def meshed(seed: int, hosts: int = 3, conditions: LinkConditions | None = None) 
 class Talk:
     """Two containers that send each other a numbered frame every STEP; tells when frames were lost, and for how long."""
 
-    def __init__(self, mesh: Mesh, one: SimContainer, other: SimContainer) -> None:
-        self.mesh, self.boxes = mesh, (one, other)
+    def __init__(self, mesh: Mesh, one: SimContainer, other: SimContainer, *, pad: int = 0) -> None:
+        self.mesh, self.boxes, self.pad = mesh, (one, other), bytes(pad)
         self.sent: list[tuple[float, bytes, bytes]] = []
         self._before = {box.name: len(box.received) for box in self.boxes}
 
     def run(self, seconds: float) -> None:
         one, other = self.boxes
         for _ in range(round(seconds / STEP)):
-            there, back = self.mesh.payload(), self.mesh.payload()
+            there, back = self.mesh.payload() + self.pad, self.mesh.payload() + self.pad
             self.sent.append((self.mesh.clock_now, there, back))
             one.send(other.mac, there)
             other.send(one.mac, back)
@@ -128,6 +128,21 @@ def test_a_path_that_is_cut_is_gone_round_within_four_seconds_and_comes_back_wit
     mesh.wait(mesh.meshed, 5.0)
     mesh.assert_unicast()
     mesh.assert_sane()
+
+
+def test_the_way_back_to_a_direct_path_loses_no_frame_where_all_paths_are_narrow() -> None:
+    mesh = meshed(0, conditions=LinkConditions(mtu=1000))
+    a, b, _ = mesh.hosts
+    mesh.net.topology.cut_pair("h0", "h1")
+    mesh.run(15)
+    assert way(a, b) is PathKind.RELAY
+    mesh.net.topology.heal()
+    talk = Talk(
+        mesh, mesh.boxes[0], mesh.boxes[1], pad=1100
+    )  # one datagram of 1280 B, which is what a new path begins with
+    talk.run(10)
+    assert way(a, b) is way(b, a) is PathKind.DIRECT
+    assert talk.lost() == []
 
 
 @pytest.mark.parametrize("what", ["everything", "udp", "one way"])
