@@ -81,7 +81,10 @@ class Router:
             await self._start()
         except OSError as error:
             await self.close()
-            raise UserError(f"cannot start: {error.strerror or error}", hint="the log says what came before") from error
+            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+            raise UserError(
+                f"cannot start: {what}", hint="`meshd launch --foreground` shows what came before"
+            ) from error
         except BaseException:
             await self.close()
             raise

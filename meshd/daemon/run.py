@@ -38,10 +38,28 @@ _EXIT_SIGNALLED = 75  # EX_TEMPFAIL: ended in order, but nobody said stop
 
 
 class _LogFile(logging.handlers.RotatingFileHandler):
-    """Every file that it begins is 0600: a log names hosts, containers and addresses."""
+    """Every file that it begins is 0600: a log names hosts, containers and addresses.
+
+    Standard output and error come along where they were in the file that is full: a traceback at the end belongs into the new one.
+    """
+
+    def doRollover(self) -> None:
+        full = os.fstat(self.stream.fileno()) if self.stream is not None else None
+        super().doRollover()
+        if self.stream is not None and full is not None:
+            for descriptor in (1, 2):
+                if _is_same_file(descriptor, full):
+                    os.dup2(self.stream.fileno(), descriptor)
 
     def _open(self) -> io.TextIOWrapper:
         return open(self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=_open_private)
+
+
+def _is_same_file(descriptor: int, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file)
+    except OSError:  # it is closed
+        return False
 
 
 def _open_private(path: str, flags: int) -> int:
@@ -91,14 +109,23 @@ async def _run(options: LaunchOptions, paths: Paths, answer: _Answer, restarted:
     try:
         await router.start()
         gc.freeze()  # what the imports made lives as long as the process: no collection needs to walk it while packets wait
-        paths.pid_file.write_text(f"{os.getpid()}\n")
+        _write_pid(paths.pid_file)
         answer.give({"ready": router.ready_answer()})
         _notify_service_manager("READY=1")
         return await ending
     finally:
         _notify_service_manager("STOPPING=1")
         await router.close()
-        paths.pid_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            paths.pid_file.unlink(missing_ok=True)
+
+
+def _write_pid(file: Path) -> None:
+    """For scripts: a disk that is full now keeps no router from being there again."""
+    try:
+        file.write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        _log.error("cannot write %s: %s", file, error.strerror)
 
 
 def run_router(options: LaunchOptions, paths: Paths, ready_fd: int = -1, *, restarted: bool = False) -> int:

@@ -74,11 +74,19 @@ class Supervisor:
     """Runs `command` with the number of the ready descriptor (-1: nobody waits) as its last argument, again and again."""
 
     def __init__(
-        self, command: Sequence[str], lock: int, *, restart: bool, backoff_s: Sequence[float] = _BACKOFF_S
+        self,
+        command: Sequence[str],
+        lock: int,
+        *,
+        restart: bool,
+        log: Path | None = None,
+        backoff_s: Sequence[float] = _BACKOFF_S,
     ) -> None:
+        """`log`: what is said here and what a router says at its death go there; None: to standard error."""
         self._command = command
         self._lock = lock
         self._restart = restart
+        self._log = log
         self._backoff_s = backoff_s
         self._router: subprocess.Popen[bytes] | None = None
         self._ending = False
@@ -104,7 +112,7 @@ class Supervisor:
                 return status
             ready, final = -1, {EXIT_STOPPED}
             early_deaths = 0 if time.monotonic() - started > _HEALTHY_AFTER_S else early_deaths + 1
-            print(f"router ended with status {status}: starting it again", file=sys.stderr, flush=True)  # noqa: T201 - the log
+            self._say(f"router ended with status {status}: starting it again")
             self._sleep(self._backoff_s[min(early_deaths, len(self._backoff_s) - 1)])
             if self._told_to_end():
                 return status
@@ -114,18 +122,41 @@ class Supervisor:
 
     def _run_router(self, ready: int) -> int:
         passed = [self._lock] + ([ready] if ready >= 0 else [])
+        log = self._open_log()
         try:
-            router = subprocess.Popen([*self._command, str(ready)], stdin=subprocess.DEVNULL, pass_fds=passed)
+            router = subprocess.Popen(
+                [*self._command, str(ready)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=passed
+            )
         except OSError as error:  # no memory or no process to be had: there may be some later
-            print(f"cannot start the router: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+            self._say(f"cannot start the router: {error}")
             return 1
         finally:
+            if log is not None:
+                os.close(log)
             if ready >= 0:
                 os.close(ready)  # the router's copy is the last: its death is the launcher's end of file
         self._router = router
         if self._told_to_end():  # the signal came before there was a router to pass it on to
             self._end_router()
         return router.wait()
+
+    def _open_log(self) -> int | None:
+        """Anew each time: the file that we were started with is another one since the log was full, or is gone."""
+        with contextlib.suppress(OSError):
+            if self._log is not None:
+                return os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return None
+
+    def _say(self, text: str) -> None:
+        """In the form of the router's own lines. A disk that is full costs the line, not the router."""
+        now = time.time()
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+        line = f"{clock},{int(now * 1000) % 1000:03} WARNING meshd.daemon.supervise: {text}\n"
+        log = self._open_log()
+        with contextlib.suppress(OSError):
+            os.write(2 if log is None else log, line.encode(errors="backslashreplace"))
+        if log is not None:
+            os.close(log)
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -136,15 +167,18 @@ class Supervisor:
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     run, lock, ready, restart = Path(arguments[0]), int(arguments[1]), int(arguments[2]), arguments[3] == "restart"
-    supervisor = Supervisor([sys.executable, "-m", "meshd.daemon.run", str(run)], lock, restart=restart)
+    command = [sys.executable, "-m", "meshd.daemon.run", str(run)]
+    supervisor = Supervisor(command, lock, restart=restart, log=run / "meshd.log")
     signal.signal(signal.SIGTERM, supervisor.end)
     signal.signal(signal.SIGINT, supervisor.end)
     pid_file = run / "supervisor.pid"
-    pid_file.write_text(f"{os.getpid()}\n")
+    with contextlib.suppress(OSError):  # as for the router: it is for scripts, and no reason to have no router
+        pid_file.write_text(f"{os.getpid()}\n")
     try:
         return supervisor.supervise(ready)
     finally:
-        pid_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            pid_file.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import resource
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -222,6 +224,29 @@ def test_the_log_is_private_also_after_it_was_full(
     assert sorted(entry.name for entry in paths.run.iterdir()) == ["meshd.log", "meshd.log.1"]
     for handler in root.handlers:
         handler.close()
+
+
+def test_a_traceback_goes_into_the_log_of_today(paths: Paths) -> None:
+    """The router's standard error is its log. When that is full, what follows belongs into the new one."""
+    program = (
+        "import logging, sys\nfrom pathlib import Path\nfrom meshd.daemon import run\n"
+        "run.MAX_LOG_BYTES = 1000\nrun.configure_logging('info', Path(sys.argv[1]))\n"
+        "for number in range(50): logging.getLogger('meshd').info('line %d', number)\n"
+        "raise RuntimeError('the end')\n"
+    )
+    with paths.log.open("a") as log:
+        done = subprocess.run([sys.executable, "-c", program, paths.log], stdout=log, stderr=log, check=False)
+    assert done.returncode == 1
+    assert "line 49" in paths.log.read_text()
+    assert "RuntimeError: the end" in paths.log.read_text()
+
+
+def test_a_pid_file_that_cannot_be_written_is_no_reason_to_have_no_router(
+    paths: Paths, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths.pid_file.mkdir()
+    assert run_router(LaunchOptions(), paths) == EXIT_STOPPED
+    assert f"cannot write {paths.pid_file}" in caplog.text
 
 
 def test_an_unknown_level_is_info(monkeypatch: pytest.MonkeyPatch) -> None:

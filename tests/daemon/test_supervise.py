@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import select
 import signal
 import stat
@@ -281,3 +282,38 @@ def test_many_who_take_and_clear_never_hold_it_together(tmp_path: Path) -> None:
         thread.join()
     assert taken > 0
     assert most == 1
+
+
+# ── the log
+
+
+def test_a_full_disk_does_not_end_it(tmp_path: Path, lock: int) -> None:
+    """The line about the death cannot be written; the router is started again all the same."""
+    command = script(tmp_path, KILLED, f"sys.exit({EXIT_STOPPED})")
+    full = Supervisor(command, lock, restart=True, log=Path("/dev/full"), backoff_s=(0.0,))
+    assert full.supervise(-1) == EXIT_STOPPED
+    assert len(starts(tmp_path)) == 2
+
+
+def test_deaths_are_told_in_the_log_of_today(tmp_path: Path, lock: int) -> None:
+    """The router begins a new log when the old one is full: what is said from then on belongs there."""
+    log = tmp_path / "meshd.log"
+    command = script(
+        tmp_path, f"os.rename({str(log)!r}, {str(log)!r} + '.1'); raise RuntimeError('first')", "sys.exit(0)"
+    )
+    assert Supervisor(command, lock, restart=True, log=log, backoff_s=(0.0,)).supervise(-1) == EXIT_STOPPED
+    assert "RuntimeError: first" in log.with_name("meshd.log.1").read_text()
+    assert re.fullmatch(
+        r"[\d-]+ [\d:,]+ WARNING meshd\.daemon\.supervise: router ended with status 1: starting it again\n",
+        log.read_text(),
+    )
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def test_a_pid_file_that_cannot_be_written_is_no_reason_to_have_no_router(
+    tmp_path: Path, lock: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "supervisor.pid").mkdir()
+    monkeypatch.setattr(Supervisor, "supervise", lambda *_: DIES)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert main([str(tmp_path), str(lock), "-1", "once"]) == DIES
