@@ -17,7 +17,7 @@ counts for each try, so that whoever forges cookies gets no more out of us than 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from meshd.crypto.cookie import CookieKind, CookieMemory, mac2, open_cookie
@@ -40,12 +40,20 @@ from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
 from meshd.ids import Address, Endpoint, HostId, Relayed
 
-__all__ = ["MAX_BOOTSTRAPS", "MAX_ENDPOINTS", "Attempt", "Outgoing"]
+__all__ = ["MAX_BOOTSTRAPS", "MAX_ENDPOINTS", "Attempt", "Outgoing", "bounded"]
 
 MAX_BOOTSTRAPS = 256  # addresses asked at once
 MAX_ENDPOINTS = 16  # tried of one peer; they come from its record, so from outside
 
 Send = Callable[[bytes, Address], None]
+
+
+def bounded(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """The first MAX_ENDPOINTS of them, each once, and the way through relays wherever it stands: of many addresses none may be
+    reached."""
+    different = dict.fromkeys(addresses)
+    endpoints = [address for address in different if isinstance(address, Endpoint)][:MAX_ENDPOINTS]
+    return tuple(address for address in different if isinstance(address, Relayed) or address in endpoints)
 
 
 @dataclass(slots=True, eq=False)
@@ -124,7 +132,7 @@ class Outgoing:
     def start(self, peer: Peer, now: float) -> None:
         """Towards a peer: where its present key came from first, then the endpoints of its record."""
         known = () if peer.endpoint is None else (peer.endpoint,)
-        endpoints = tuple(dict.fromkeys(known + peer.endpoints))[:MAX_ENDPOINTS]
+        endpoints = bounded(known + peer.endpoints)
         attempt = Attempt(peer=peer.id, static=peer.static, endpoints=endpoints, started_at=now)
         self._attempts[peer.id] = attempt
         self.retry(attempt, now)

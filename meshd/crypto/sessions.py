@@ -28,7 +28,7 @@ from meshd.crypto.identity import Identity, Verifier, host_id_of, verify_signatu
 from meshd.crypto.incoming import Incoming
 from meshd.crypto.meshkey import MeshKey
 from meshd.crypto.noise import Entropy
-from meshd.crypto.outgoing import MAX_ENDPOINTS, Attempt, Outgoing
+from meshd.crypto.outgoing import Attempt, Outgoing, bounded
 from meshd.crypto.session import KeyPair, Timing
 from meshd.crypto.table import Peer, SessionTable, SessionTimers, Timer
 from meshd.crypto.timers import Timers
@@ -116,7 +116,7 @@ class Sessions:
             return
         self.acquaint(endpoints)
         state.static = static
-        state.endpoints = tuple(endpoints)[:MAX_ENDPOINTS]
+        state.endpoints = bounded(endpoints)
         attempt = self._outgoing.find(peer)
         if attempt is not None:
             opened = any(isinstance(way, Relayed) and way not in attempt.endpoints for way in state.endpoints)

@@ -1,9 +1,9 @@
 """Endpoints of a peer beside the one in use: which of them leads to it, found out by probes under the session's keys.
 
-Two reasons to ask: the path in use is dead (`search`: all known endpoints in turn, one a second), or a probe of the peer came
-from elsewhere (`offer`), as when a NAT on its way has given it another port. Probes are answered to where they came from, so an
-echo (`on_echo`) proves that this endpoint leads to the holder of the keys, which a source address does not: it may be forged, or
-a copy's. Nothing but probes goes there before.
+Two reasons to ask: the path in use is dead (`search`: all known endpoints at once, and then in turn, one a second), or a probe of
+the peer came from elsewhere (`offer`), as when a NAT on its way has given it another port. Probes are answered to where they came
+from, so an echo (`on_echo`) proves that this endpoint leads to the holder of the keys, which a source address does not: it may be
+forged, or a copy's. Nothing but probes goes there before.
 
 What a stranger can make us send to a third party with a forged source is one echo and one probe for each probe of a peer that
 he holds back and is first with: twice the bytes, where three times are the limit of RFC 9000 § 8.
@@ -33,6 +33,7 @@ class Candidates:
         self._now: list[Endpoint] = []  # offered
         self._next_seq = FIRST_SEQ
         self._search_at: float | None = None
+        self._all = False  # the search begins
         self._turn = 0
 
     def offer(self, endpoint: Endpoint) -> None:
@@ -41,11 +42,11 @@ class Candidates:
             self._now.append(endpoint)
 
     def search(self, wanted: bool, now: float) -> None:
-        """Whether all known endpoints are to be tried in turn."""
+        """Whether all known endpoints are to be tried."""
         if not wanted:
             self._search_at = None
         elif self._search_at is None:
-            self._search_at = now
+            self._search_at, self._all = now, True
 
     def stop(self) -> None:
         """No keys: nothing can be asked, and no answer counts."""
@@ -61,9 +62,12 @@ class Candidates:
         due, self._now = self._now, []
         if self._search_at is not None and now >= self._search_at:
             self._search_at = now + SEARCH_INTERVAL
-            if known:
+            if self._all:
+                due += known  # a host has an address for each of its bridges; the one that works may be the last
+            elif known:
                 due.append(known[self._turn % len(known)])
                 self._turn += 1
+            self._all = False
         return [(endpoint, self._probe(endpoint, now)) for endpoint in dict.fromkeys(due)]
 
     def on_echo(self, seq: int, sent_us: int) -> Endpoint | None:

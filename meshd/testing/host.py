@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from meshd.config import NodeConfig
 from meshd.crypto.identity import Identity, Signer, Verifier, verify_signature
 from meshd.crypto.meshkey import MeshKey
-from meshd.drops import DropReason, Unsent
+from meshd.drops import Unsent
 from meshd.forward.engine.interface import Buffer, Engine, Upcalls
 from meshd.forward.engine.python import PythonEngine
 from meshd.forward.vnet import VNET_SIZE
@@ -41,13 +42,22 @@ FRAME_TYPE = b"\x88\xb5"  # IEEE 802 local experimental
 _NO_OFFLOAD = bytes(VNET_SIZE)
 
 
+def _family(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
+def _nearest(addresses: Iterable[str], destination: str) -> str:
+    """The source that a kernel would choose: that of the longest common prefix (RFC 6724 § 5, rule 8)."""
+    far = int(ip_address(destination))
+    return min(addresses, key=lambda address: (int(ip_address(address)) ^ far).bit_length())
+
+
 class SimPort:
-    """A DatagramPort over a simulated socket; what arrives waits until the engine reads it."""
+    """A DatagramPort of one family over the simulated sockets of a host; what arrives waits until the engine reads it."""
 
-    family = 4
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self.socket: UdpSocket | None = None
+    def __init__(self, family: int, wake: Callable[[], None]) -> None:
+        self.family = family
+        self.sockets: dict[str, UdpSocket] = {}  # by address
         self._waiting: deque[tuple[bytes, Endpoint]] = deque()
         self._wake = wake
 
@@ -67,10 +77,11 @@ class SimPort:
     def send(self, parts: Collection[Buffer], segment_size: int, destination: Endpoint) -> Unsent | None:
         data = b"".join(parts)
         size = segment_size or len(data)
-        if self.socket is None:
-            return Unsent(DropReason.SEND_FAILED, -(-len(data) // size))
+        socket = self.sockets[_nearest(self.sockets, destination.host)]
+        data = b"".join(parts)
+        size = segment_size or len(data)
         for at in range(0, len(data), size):
-            self.socket.send(data[at : at + size], destination)
+            socket.send(data[at : at + size], destination)
         return None
 
 
@@ -95,7 +106,10 @@ class SimContainer:
 
 
 class SimHost:
-    """One host: its identity, boot counter and remembered hosts survive `kill`, all else begins anew at `start`."""
+    """One host: its identity, boot counter and remembered hosts survive `kill`, all else begins anew at `start`.
+
+    `also`: more addresses of it, of either family.
+    """
 
     def __init__(
         self,
@@ -104,6 +118,7 @@ class SimHost:
         address: str,
         key: MeshKey,
         *,
+        also: Collection[str] = (),
         targets: Collection[str] = (),
         discovery: bool = True,
         rekey_s: float = 120.0,
@@ -114,6 +129,7 @@ class SimHost:
         self.net = net
         self.name = name
         self.address = address
+        self.addresses = (address, *also)
         self.key = key
         self.boot = 0
         self.answers: list[Answer] = []  # to node.ask
@@ -135,7 +151,7 @@ class SimHost:
         self._timer: Timer | None = None
         self._pumping = False
         self._late: list[Callable[[float], object]] | None = None  # what a paused process has not seen yet
-        net.add_host(name, address)
+        net.add_host(name, *self.addresses)
 
     @property
     def host_id(self) -> HostId:
@@ -151,15 +167,17 @@ class SimHost:
         self.boot += 1
         self.running = True
         self._frames = MemoryFrames()
-        self._port = SimPort(self._pump_soon)
-        self._port.socket = self.net.bind_udp(Endpoint(self.address, DEFAULT_PORT), self._port.deliver)
+        self._ports = {family: SimPort(family, self._pump_soon) for family in sorted(set(map(_family, self.addresses)))}
+        for address in self.addresses:
+            port = self._ports[_family(address)]
+            port.sockets[address] = self.net.bind_udp(Endpoint(address, DEFAULT_PORT), port.deliver)
         config = NodeConfig(
             name=host_name(self.host_id),
             nickname=self.name,
             version="sim",
             advertise=self._advertise,
-            endpoints=(self.address,),
-            own_addresses=frozenset({self.address, "127.0.0.1"}),
+            endpoints=self.addresses,
+            own_addresses=frozenset({*self.addresses, "127.0.0.1"}),
             discovery=self._discovery,
             rekey_interval_s=self._rekey_s,
         )
@@ -177,7 +195,8 @@ class SimHost:
             verifier=self._verifier,
             remembered=self.remembered,
         )
-        self.net.listen(Endpoint(self.address, DEFAULT_PORT), self._accept)
+        for address in self.addresses:
+            self.net.listen(Endpoint(address, DEFAULT_PORT), self._accept)
         for container in self.containers:
             self._announce(container)
         self._run(self.node.handle_timer)
@@ -185,7 +204,7 @@ class SimHost:
     def _make_engine(self, upcalls: Upcalls) -> Engine:
         self.engine = PythonEngine(
             self._frames,
-            (self._port,),
+            tuple(self._ports.values()),
             upcalls,
             origin=short_id(self.host_id),
             boot=self.boot,
@@ -286,7 +305,8 @@ class SimHost:
         if self._timer is not None and self.now > self._timer.when + LATE_S:
             self.node.handle_timer(self.now)
         more = self.engine.pump_frames(self.now)
-        more = self.engine.pump_datagrams(self._port, self.now) or more
+        for port in self._ports.values():
+            more = self.engine.pump_datagrams(port, self.now) or more
         self._carry_out()
         if more:
             self._pump_soon()
@@ -318,7 +338,7 @@ class SimHost:
             case SendLink(link=link, data=data) if link in self._streams:
                 self._streams[link].write(data)
             case DialLink(link=link, endpoint=endpoint):
-                self._streams[link] = self.net.dial(self.address, endpoint, _Events(self, link))
+                self._dial(link, endpoint)
             case CloseLink(link=link) if link in self._streams:
                 self._streams.pop(link).close()
             case Resolve(target=target, host=host):
@@ -333,6 +353,15 @@ class SimHost:
                 self.remembered = dict(hosts)
             case Answered(answer=answer):
                 self.answers.append(answer)
+
+    def _dial(self, link: LinkId, endpoint: Endpoint) -> None:
+        mine = [address for address in self.addresses if _family(address) == _family(endpoint.host)]
+        if mine:
+            self._streams[link] = self.net.dial(_nearest(mine, endpoint.host), endpoint, _Events(self, link))
+        else:
+            self.net.clock.call_later(
+                0.0, lambda: self._run(lambda now: self.node.link_failed(link, "network is unreachable", now))
+            )
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:

@@ -129,7 +129,7 @@ def test_an_endpoint_that_never_answers_is_never_moved_to() -> None:
     assert world.endpoint() == HERE
 
 
-def test_candidates_ask_once_for_each_offer_and_search_in_turn() -> None:
+def test_candidates_ask_once_for_each_offer_and_search_all_at_once_then_in_turn() -> None:
     candidates = Candidates()
     assert candidates.next_deadline() is None
     candidates.offer(THERE)
@@ -143,8 +143,13 @@ def test_candidates_ask_once_for_each_offer_and_search_in_turn() -> None:
     assert candidates.on_echo(probe.seq, probe.sent_us) == THERE
     assert candidates.on_echo(probe.seq, probe.sent_us) is None
     candidates.search(True, 2.0)
-    asked = [candidates.poll([HERE, THERE], 2.0 + turn * SEARCH_INTERVAL)[0][0] for turn in range(4)]
-    assert asked == [HERE, THERE, HERE, THERE]
+    asked = [
+        [endpoint for endpoint, _ in candidates.poll([HERE, THERE], 2.0 + turn * SEARCH_INTERVAL)] for turn in range(4)
+    ]
+    assert asked == [[HERE, THERE], [HERE], [THERE], [HERE]]
+    candidates.search(False, 6.0)
+    candidates.search(True, 7.0)
+    assert len(candidates.poll([HERE, THERE], 7.0)) == 2
     candidates.stop()
     assert candidates.next_deadline() is None
 

@@ -105,6 +105,7 @@ class Mesh:
         targets: Callable[[int], Collection[str]] | None = None,
         keys: Callable[[int], MeshKey] | None = None,
         signatures: FakeSignatures | None = None,
+        also: Callable[[int], Collection[str]] = lambda number: (),
     ) -> None:
         self.seed = seed
         self.net = SimNetwork(seed, default=conditions)
@@ -112,6 +113,7 @@ class Mesh:
         self._signatures = signatures
         self._rekey_s = rekey_s
         self._discovery = discovery
+        self._also = also
         self._payloads = itertools.count(1)
         self.hosts: list[SimHost] = []
         self.boxes: list[SimContainer] = []
@@ -131,6 +133,7 @@ class Mesh:
             f"h{number}",
             self.address(number),
             key,
+            also=self._also(number),
             targets=targets,
             discovery=self._discovery,
             rekey_s=self._rekey_s,
