@@ -12,7 +12,7 @@ from meshd.crypto.aead import Suite, new_aead
 from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
 from meshd.forward.engine.python import PythonEngine
-from meshd.forward.engine.tables import MAX_KEY_DATAGRAMS
+from meshd.forward.engine.tables import MAX_KEY_DATAGRAMS, SendKey
 from meshd.forward.entries import EntryKind, encode_entry
 from meshd.forward.header import DataHeader, encode_data_header
 from meshd.ids import Endpoint
@@ -196,16 +196,32 @@ def test_a_key_is_never_started_twice_and_an_index_never_given_twice() -> None:
         pair.b.engine.add_receive_key(INDEX, PEER, Suite.AES_256_GCM, KEY_AB)
 
 
-def test_a_key_is_refused_at_its_last_datagram() -> None:
-    pair = Pair()
+def key_of(pair: Pair) -> SendKey:
+    """What a seals with."""
     assert isinstance(pair.a.engine, PythonEngine)
     key = pair.a.engine._peers[PEER].send_key
     assert key is not None
+    return key
+
+
+def test_a_key_is_refused_at_its_last_datagram() -> None:
+    pair = Pair()
+    key = key_of(pair)
     key.counter = MAX_KEY_DATAGRAMS - 1
     assert pair.carry(FRAME) == [FRAME]
     assert pair.carry(FRAME, super_frame(tcp(bytes(5000)), 1332)) == []
     assert not pair.a.engine.send_control(PEER, b"\x01")
     assert pair.a.drops == {"key_expired": 1 + 4 + 1}
+
+
+def test_what_goes_before_a_super_frame_counts_towards_the_last_datagram_of_a_key() -> None:
+    pair = Pair()
+    assert pair.carry(FRAME) == [FRAME]
+    key = key_of(pair)
+    key.counter = MAX_KEY_DATAGRAMS - 4
+    assert pair.carry(FRAME, super_frame(tcp(bytes(5000)), 1332)) == [FRAME]
+    assert key.counter == MAX_KEY_DATAGRAMS - 3
+    assert pair.a.drops == {"key_expired": 4}
 
 
 def test_kernel_drops_are_counted_as_they_grow() -> None:

@@ -166,9 +166,9 @@ class Outbound:
             return
         payload = len(data) - VNET_SIZE - headers.payload
         count = segment_count(payload, size)
+        self._flush_peer(peer)
         if not self._may_seal(key, count):
             return
-        self._flush_peer(peer)
         outer, nonces = counter_run(key.head_vouched, key.counter, count)
         key.counter += count
         parts = [b""] * (2 * count)

@@ -154,9 +154,10 @@ static bool super_frame(struct core *core, struct flow *flow, const struct vnet 
         return false;
     uint64_t count = (payload + size - 1) / size;
     uint32_t wrapping = wrapping_of(peer);
-    if (peer->via && peer->via->key->relay->counter + count > MAX_KEY_DATAGRAMS)
+    uint64_t sealed = count + (peer->lane && peer->lane->entries); /* with what is in hand, which goes first */
+    if (peer->via && peer->via->key->relay->counter + sealed > MAX_KEY_DATAGRAMS)
         return false;
-    if (count * (SLOT_OVERHEAD + wrapping + head + size) > CAPTURE_SIZE || peer->key->counter + count > MAX_KEY_DATAGRAMS)
+    if (count * (SLOT_OVERHEAD + wrapping + head + size) > CAPTURE_SIZE || peer->key->counter + sealed > MAX_KEY_DATAGRAMS)
         return false;
     flow_used(core->outbound, flow, length, core->now);
     lane_flush(core, peer);
