@@ -78,7 +78,7 @@ class Outbound:
         self.mirror: Mirror | None = None
         self.several = Several(asking, drops, self._to_peer, self._to_tree)
         self.oversize = Oversize(drops)
-        self._busy: list[Peer] = []  # peers with an aggregate or an outbox, in order of first use
+        self._busy: dict[Peer, None] = {}  # peers that something may be in hand for, in order of first use
 
     def raise_boot(self, boot: int) -> None:
         """What floods say from now on."""
@@ -175,7 +175,7 @@ class Outbound:
         parts[::2] = outer
         parts[1::2] = map(key.seal, nonces, segments(data, VNET_SIZE, headers, size), outer)
         datagram = overhead + size
-        limit = 2 * min(MAX_SEND_DATAGRAMS, max(1, MAX_SEND_BYTES // datagram))
+        limit = 2 * min(MAX_SEND_DATAGRAMS, max(1, MAX_SEND_BYTES // (datagram + peer.wrapping)))
         for at in range(0, len(parts), limit):
             self._send(peer, parts[at : at + limit], datagram)
         peer.counters.frames_out += count
@@ -254,7 +254,7 @@ class Outbound:
         ):
             self._seal_aggregate(peer)
         if not peer.aggregate and not peer.outbox:
-            self._busy.append(peer)
+            self._busy[peer] = None
         peer.aggregate.append(entry)
         peer.aggregate_size += size
         peer.aggregate_vouched = vouched
@@ -272,12 +272,13 @@ class Outbound:
         plain = entries[0] if len(entries) == 1 else b"".join(entries)
         header, sealed = _seal(key, plain, peer.aggregate_vouched)
         size = len(header) + len(sealed)
-        full = len(peer.outbox) >= 2 * MAX_SEND_DATAGRAMS or peer.outbox_total + size > MAX_SEND_BYTES
+        total = size + peer.wrapping
+        full = len(peer.outbox) >= 2 * MAX_SEND_DATAGRAMS or peer.outbox_total + total > MAX_SEND_BYTES
         if full or size > peer.outbox_size:
             self._send_outbox(peer)
             peer.outbox_size = size
         peer.outbox += (header, sealed)
-        peer.outbox_total += size
+        peer.outbox_total += total
         if size < peer.outbox_size:  # UDP_SEGMENT: only the last one may be shorter
             self._send_outbox(peer)
 
@@ -291,13 +292,14 @@ class Outbound:
 
     def flush(self) -> None:
         """The end of a wake-up: everything goes out."""
-        busy, self._busy = self._busy, []
+        busy, self._busy = self._busy, {}
         for peer in busy:
             self._flush_peer(peer)
 
     def _flush_peer(self, peer: Peer) -> None:
         self._seal_aggregate(peer)
         self._send_outbox(peer)
+        self._busy.pop(peer, None)
 
     def _send_outbox(self, peer: Peer) -> None:
         parts, size = peer.outbox, peer.outbox_size

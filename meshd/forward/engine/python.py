@@ -20,6 +20,7 @@ from meshd.forward.engine.relaying import BY_RELAY, Relaying, RelayPort
 from meshd.forward.engine.tables import AGGREGATE_LIMIT, MAX_RECEIVE_KEYS, Flow, Peer, ReceiveKey, SendKey
 from meshd.forward.entries import MAX_ENTRY_SIZE
 from meshd.forward.header import FLAG_VOUCHED, data_header_head
+from meshd.forward.relay import RELAY_OVERHEAD
 from meshd.forward.slots import FIRST_PEER, MAX_PEERS
 from meshd.ids import Address, Endpoint, Mac, ShortId, SlotId
 
@@ -107,6 +108,7 @@ class PythonEngine:
         state.path_set = True
         state.endpoint, state.port = self._way(endpoint, via)
         state.max_datagram = max_datagram
+        state.wrapping = RELAY_OVERHEAD if isinstance(state.port, RelayPort) else 0
         limit = AGGREGATE_LIMIT if aggregate_limit is None else aggregate_limit
         state.aggregate_limit = min(limit, max_datagram, MAX_ENTRY_SIZE)
         state.measured = measured

@@ -147,6 +147,7 @@ class Peer:
         "waiting",
         "waiting_bytes",
         "wanted_at",
+        "wrapping",
     )
 
     def __init__(self, slot: SlotId) -> None:
@@ -157,6 +158,7 @@ class Peer:
         self.endpoint: Endpoint | None = None
         self.port: DatagramPort | None = None
         self.max_datagram = 0
+        self.wrapping = 0  # what each datagram has around it where the path leads through another peer
         self.measured = False  # that is known, not guessed
         self.fragment_id = 0  # of the next entry that goes in pieces
         # small frames of this wake-up, not sealed yet
