@@ -26,7 +26,7 @@ _RTM_NEWLINK, _RTM_DELLINK = 16, 17
 _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _RTATTR = struct.Struct("=HH")  # length, type
-_IFLA_IFNAME, _IFLA_MASTER = 3, 10
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFF_UP = 0x1
 _RECEIVE_SIZE = 64 * 1024
 _RECEIVE_BUFFER = 1024 * 1024  # some thousand events: a burst of container starts
@@ -45,6 +45,8 @@ class LinkEvent:
     index: int = 0
     up: bool = False
     master: int = 0  # index of the bridge it is a port of, 0 if none
+    address: bytes = b""  # its MAC, if it has one
+    mtu: int = 0
 
 
 class LinkWatcher:
@@ -121,7 +123,7 @@ def _parse_link(kind: int, body: bytes) -> LinkEvent | None:
     family, _type, index, flags, _mask = _IFINFOMSG.unpack_from(body)
     if family != socket.AF_UNSPEC:
         return None  # AF_BRIDGE: RTM_DELLINK there means that a port left its bridge, the interface is still there
-    name, master = "", 0
+    name, address, numbers = "", b"", {_IFLA_MASTER: 0, _IFLA_MTU: 0}
     offset = _IFINFOMSG.size
     while offset + _RTATTR.size <= len(body):
         length, attribute = _RTATTR.unpack_from(body, offset)
@@ -130,11 +132,21 @@ def _parse_link(kind: int, body: bytes) -> LinkEvent | None:
         value = body[offset + _RTATTR.size : offset + length]
         if attribute == _IFLA_IFNAME:
             name = value.rstrip(b"\0").decode("utf-8", "replace")
-        elif attribute == _IFLA_MASTER and len(value) == 4:
-            master = int.from_bytes(value, sys.byteorder)
+        elif attribute == _IFLA_ADDRESS:
+            address = value
+        elif attribute in numbers and len(value) == 4:
+            numbers[attribute] = int.from_bytes(value, sys.byteorder)
         offset += _align(length)
     change = LinkChange.PRESENT if kind == _RTM_NEWLINK else LinkChange.REMOVED
-    return LinkEvent(change=change, name=name, index=index, up=bool(flags & _IFF_UP), master=master)
+    return LinkEvent(
+        change=change,
+        name=name,
+        index=index,
+        up=bool(flags & _IFF_UP),
+        master=numbers[_IFLA_MASTER],
+        address=address,
+        mtu=numbers[_IFLA_MTU],
+    )
 
 
 def _align(length: int) -> int:

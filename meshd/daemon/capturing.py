@@ -182,6 +182,7 @@ class PcapCapturing:
         self._mtu = mtu
         self._udp_port = udp_port
         self._past = DropCounters()  # of ports that are closed
+        self._facts = Mac(bytes(6)), 0  # MAC and MTU of the interface, by which the port filters and cuts
 
     def make(self, ipr: IPRoute) -> None:
         self.reopen(ipr)
@@ -189,10 +190,13 @@ class PcapCapturing:
     def mend(self, ipr: IPRoute) -> bool:
         if self.bridge and find_link(ipr, self.bridge) is not None:
             rejoin(ipr, self.bridge)
-        return self.port is not None and self.port.there
+        found = find_link(ipr, self._name)
+        changed = found is not None and (found.mac, found.mtu) != self._facts
+        return not changed and self.port is not None and self.port.there
 
     def reopen(self, ipr: IPRoute) -> PcapPort:
         found = look_at_interface(ipr, self._name)
+        self._facts = found.mac, found.mtu
         offload = Offload(with_vnet, finished_frames)
         unwanted = underlay_filter(found.mac, found.addresses, self._udp_port)
         self.port = open_pcap(self._name, found.mtu, self._mtu, offload, unwanted)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 
 from meshd.capture.docker import DockerClient, DockerEvent
 from meshd.capture.firewall import ensure_rules
@@ -51,6 +52,7 @@ class Watch:
         self._bridge = bridge
         self._restore_devices = restore_devices
         self._own_links = own_links
+        self._facts: dict[str, tuple[bytes, int]] = {}  # of our links, as the kernel last told
         self._ports = own_links - {bridge} if bridge else frozenset()  # of the bridge, and ours
         self._has_rule = has_rule
         self._restore_guards = restore_guards
@@ -65,6 +67,7 @@ class Watch:
 
     def start(self) -> None:
         self._links.start()
+        self._spawn(self._note_facts())
         self._spawn(self._recheck())
         self.follow_docker()
 
@@ -98,11 +101,28 @@ class Watch:
                 self._spawn(self._resync())
         elif event.change is LinkChange.REMOVED:
             if event.name in self._own_links:
+                self._facts.pop(event.name, None)
                 self.devices_lost()
             elif event.name.startswith("mv"):
                 self._spawn(self._attachments.link_removed(event.name))
-        elif not event.master and self._is_port(event.name):
-            self._spawn(self._port_left(event.name))
+        else:
+            if event.name in self._own_links and self._is_changed(event):
+                self.devices_lost()
+            if not event.master and self._is_port(event.name):
+                self._spawn(self._port_left(event.name))
+
+    async def _note_facts(self) -> None:
+        with contextlib.suppress(OSError):
+            for name in self._own_links:
+                link = await self._netlink.run(partial(find_link, name=name))
+                if link is not None:
+                    self._facts.setdefault(name, (link.mac, link.mtu))
+
+    def _is_changed(self, event: LinkEvent) -> bool:
+        """Whether somebody gave it another MAC or MTU; not when it is new."""
+        facts = event.address, event.mtu
+        before, self._facts[event.name] = self._facts.get(event.name, facts), facts
+        return before != facts
 
     def _is_port(self, name: str) -> bool:
         return name in self._ports or (name.startswith("mv") and self._attachments.has_host_end(name))

@@ -24,6 +24,7 @@ def message(kind: int, body: bytes) -> bytes:
 def link(kind: int, name: str, index: int, *, flags: int = 0, master: int = 0, family: int = socket.AF_UNSPEC) -> bytes:
     body = struct.pack("=BxHiII", family, 1, index, flags, 0) + attribute(3, name.encode() + b"\0")
     if master:
+        body += attribute(1, b"\x02\0\0\0\0\7") + attribute(4, struct.pack("=I", 1372))
         body += attribute(10, struct.pack("=I", master))
     return message(kind, body)
 
@@ -35,7 +36,7 @@ STREAM = (
     + link(DELLINK, "mv2", 9)
 )
 EVENTS = [
-    LinkEvent(change=LinkChange.PRESENT, name="mv0", index=7, up=True, master=3),
+    LinkEvent(change=LinkChange.PRESENT, name="mv0", index=7, up=True, master=3, address=b"\x02\0\0\0\0\7", mtu=1372),
     LinkEvent(change=LinkChange.REMOVED, name="mv2", index=9),
 ]
 

@@ -124,8 +124,8 @@ class Bench:
             await asyncio.Event().wait()
         await _turn()
 
-    def tell(self, change: LinkChange, name: str = "", master: int = 0) -> None:
-        self.links.tell(LinkEvent(change=change, name=name, master=master))
+    def tell(self, change: LinkChange, name: str = "", master: int = 0, mtu: int = 0) -> None:
+        self.links.tell(LinkEvent(change=change, name=name, master=master, address=b"", mtu=mtu))
 
 
 async def _turn() -> None:
@@ -147,7 +147,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Bench], Awaitabl
             bench = Bench(Host())
             monkeypatch.setattr(module, "ensure_rules", lambda _bridge: _next_rule(bench))
             monkeypatch.setattr(module, "host_ends", lambda host, _bridge: host.ends)
-            monkeypatch.setattr(module, "find_link", lambda host, _name: host.found)
+            monkeypatch.setattr(module, "find_link", lambda host, name: host.found)
             monkeypatch.setattr(asyncio, "sleep", bench.sleep)
             try:
                 await test(bench)
@@ -181,6 +181,32 @@ def test_a_host_end_that_goes_is_told_and_other_links_are_not(run: Run) -> None:
         bench.tell(LinkChange.PRESENT, "mv0123456789")
         await turns()
         assert bench.host.log == [("link_removed", "mv0123456789")]
+
+    run(test)
+
+
+def test_a_device_that_somebody_changed_is_put_right(run: Callable[[Callable[[Bench], Awaitable[None]]], None]) -> None:
+    """Not one that is new, nor one that is as it was; and what it was when the watch began is known."""
+
+    async def test(bench: Bench) -> None:
+        host = bench.host
+        for mtu in (1500, 1500):
+            bench.tell(LinkChange.PRESENT, "meshd", mtu=mtu)
+        await turns()
+        assert host.log == []
+        bench.tell(LinkChange.PRESENT, "meshd", mtu=1000)
+        await turns()
+        assert host.log == [("devices",)]
+        bench.tell(LinkChange.REMOVED, "meshd")
+        bench.tell(LinkChange.PRESENT, "meshd", mtu=1500)
+        await turns()
+        assert host.log == [("devices",)] * 2
+        host.found = SimpleNamespace(mac=b"", mtu=1372, master=7)
+        bench.watch.start()
+        await turns()
+        bench.tell(LinkChange.PRESENT, "meshd-tap", mtu=1400, master=7)
+        await turns()
+        assert host.log.count(("devices",)) == 3
 
     run(test)
 

@@ -211,6 +211,14 @@ def test_something_else_has_the_taps_name(pair: Pair) -> None:
     pair.containers[0].reach(ADDRESSES[1])
 
 
+@pytest.mark.parametrize("change", [("mtu", "1000"), ("address", "02:00:00:00:00:07")])
+def test_what_somebody_changes_on_the_bridge_is_put_right(pair: Pair, change: tuple[str, str]) -> None:
+    host = pair.first
+    (before,) = json.loads(host.ip("-j", "link", "show", "meshd"))
+    host.ip("link", "set", "meshd", *change)
+    until(lambda: json.loads(host.ip("-j", "link", "show", "meshd")) == [before], "it is as it was")
+
+
 def is_port(host: Host, name: str) -> bool:
     return "master meshd" in host.ip("link", "show", name)
 

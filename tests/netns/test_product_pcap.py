@@ -14,7 +14,7 @@ import pytest
 
 from bench.contender import cpu_seconds
 from tests.netns.lab import Container, Host, Lab, until
-from tests.netns.traffic import groups_reach, tcp_arrives_whole
+from tests.netns.traffic import Capture, groups_reach, tcp_arrives_whole
 
 WEB, STATION = "10.1.0.1", "10.1.0.2"
 
@@ -123,6 +123,32 @@ def test_a_bridge_that_is_there(lab: Lab) -> None:
     assert not db.has()
     assert bridge_facts(second) == before
     assert first.meshd("status").status == 0
+
+
+def test_what_is_for_the_host_stays_there_when_its_mac_changes(lab: Lab) -> None:
+    """As it does by itself where a bridge that nobody gave a MAC gets another port."""
+    _, second = lab.hosts
+    second.ip("link", "add", "br1", "type", "bridge")
+    second.ip("link", "set", "br1", "up")
+    second.ip("addr", "add", "10.1.0.200/24", "dev", "br1")
+    station = lab.container("st")
+    plug_in(second, station, bridge="br1")
+    _, second, web = launch(lab, "pcap:br1")
+    web.reach(STATION)
+    second.ip("link", "set", "br1", "address", "02:00:00:00:00:07")
+    seen = f"{second.nickname} reads on by the new MAC"
+    until(lambda: not reaches(web, station, second), seen)
+    web.reach(STATION)
+    assert station.ping(WEB)
+
+
+def reaches(web: Container, station: Container, host: Host) -> bool:
+    """Whether what the station says to the host comes to the container on the other one."""
+    mac = bytes.fromhex(host.mac("br1").replace(":", ""))
+    with Capture(web) as capture:
+        assert station.ping("10.1.0.200", count=3)
+        station.reach(WEB)  # what was sent before has come
+    return any(frame.startswith(mac) for frame in capture.frames)
 
 
 def test_containers_on_a_bridge_of_others_follow_a_launch_with_another_mtu(lab: Lab) -> None:
