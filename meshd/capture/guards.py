@@ -6,7 +6,7 @@ One table for each bridge, one chain for each host end, one counter for each rea
       chain mv3f9c…   hook ingress device mv3f9c…
         router       router advertisements and redirects (CVE-2020-13401, CVE-2020-13597): no container configures its neighbours
         dhcp         answers of a DHCP server, v4 and v6
-        flood        broadcast, and multicast that goes to every host, above FLOOD_RATE: a storm ends here
+        flood        broadcast, and multicast that goes to every host, above FLOOD_RATE: a storm ends here; tagged streams may pass
         spoofed      with port security: a source MAC or address that is not the container's, in Ethernet, IP, ARP or ND; tags
 
 The kernel does this at the container's own expense, before anything is copied. Nobody is told but the counters. `nft` takes a
@@ -51,6 +51,8 @@ _LINK_GROUPS = (
     "03:6d:65:73:68:00",
 )  # …:xx; the last is our own look for loops
 _BROADCAST = "ff:ff:ff:ff:ff:ff"
+_TAGS = (0x8100, 0x88A8)
+_IP_OR_TAG = (0x0800, 0x86DD, *_TAGS)  # may be a stream to a group, and no storm
 
 Json = dict[str, Any]
 
@@ -141,6 +143,8 @@ def _rules(guard: Guard) -> Iterable[tuple[str, list[Json]]]:
     yield "flood", [_match("ether", "daddr", _BROADCAST), limit]
     yield "flood", [_masked("ff:ff:ff:ff:ff:00", {"set": list(_LINK_GROUPS)}), limit]
     yield "flood", [_masked("ff:ff:ff:00:00:00", "33:33:ff:00:00:00"), limit]
+    group = _masked("01:00:00:00:00:00", "01:00:00:00:00:00")
+    yield "flood", [group, _match("ether", "daddr", _BROADCAST, "!="), _ethertype(_IP_OR_TAG, "!="), limit]
 
 
 def _spoofed(guard: Guard) -> Iterable[list[Json]]:
@@ -149,7 +153,7 @@ def _spoofed(guard: Guard) -> Iterable[list[Json]]:
     own4 = [str(address) for address in addresses if address.version == 4]
     own6 = [address for address in (*addresses, link_local(guard.mac)) if address.version == 6]
     yield [_match("ether", "saddr", mac, "!=")]
-    yield [_match("", "", {"set": ["8021q", "8021ad"]}, left={"meta": {"key": "protocol"}})]  # nobody looks inside
+    yield [_ethertype(_TAGS)]  # nobody looks inside
     yield [_match("ip", "saddr", {"set": ["0.0.0.0", *own4]}, "!=")]
     yield [_match("arp", "saddr ether", mac, "!=")]
     yield [_match("arp", "saddr ip", {"set": ["0.0.0.0", *own4]}, "!=")]
@@ -169,6 +173,11 @@ def link_local(mac: Mac) -> ipaddress.IPv6Address:
 def _match(protocol: str, field: str, right: object, operator: str = "==", *, left: Json | None = None) -> Json:
     chosen = left if left is not None else {"payload": {"protocol": protocol, "field": field}}
     return {"match": {"op": operator, "left": chosen, "right": right}}
+
+
+def _ethertype(numbers: tuple[int, ...], operator: str = "==") -> Json:
+    """As it stands in the frame: to `meta protocol` one VLAN tag is none, as the kernel has taken it out already."""
+    return _match("", "", {"set": list(numbers)}, operator, left={"payload": {"base": "ll", "offset": 96, "len": 16}})
 
 
 def _masked(mask: str, right: object) -> Json:

@@ -115,6 +115,10 @@ SPOOFED = {
     "ARP with the MAC of another": ether() / ARP(op=2, hwsrc=format_mac(OTHER), psrc="10.1.0.1"),
     "an advertisement for another": ether() / IPv6(src="fd00::1", dst="ff02::1", hlim=255) / ICMPv6ND_NA(tgt="fd00::2"),
     "a tag": ether() / Dot1Q(vlan=3) / IP(src="10.1.0.2") / UDP(),
+    "a tag and its own address": ether() / Dot1Q(vlan=3) / IP(src="10.1.0.1", dst="10.1.0.2") / UDP() / Raw(b"x"),
+    "a tag and another protocol": ether() / Dot1Q(vlan=3, type=0x88B5) / Raw(b"anything"),
+    "a tag for priority alone": ether() / Dot1Q(vlan=0, prio=5) / IP(src="10.1.0.1", dst="10.1.0.2") / UDP(),
+    "a service tag": ether(type=0x88A8) / Dot1Q(vlan=3) / IP(src="10.1.0.1", dst="10.1.0.2") / UDP(),
     "a tag in a tag": ether(type=0x88A8) / Dot1Q(vlan=3) / Dot1Q(vlan=4) / IP(src="10.1.0.2") / UDP(),
 }
 
@@ -135,7 +139,9 @@ def test_what_is_anothers_does_not_pass_port_security(port: Port, name: str) -> 
     assert port.dropped() == {"spoofed": 1}
 
 
-@pytest.mark.parametrize("group", [BROADCAST, "01:00:5e:00:00:fb", "33:33:00:00:00:01", "33:33:ff:00:00:01"])
+@pytest.mark.parametrize(
+    "group", [BROADCAST, "01:00:5e:00:00:fb", "33:33:00:00:00:01", "01:80:c2:00:00:10", "33:33:ff:00:00:01"]
+)
 def test_a_storm_ends_here(port: Port, group: str) -> None:
     guard(port)
     storm = [ether(dst=group, type=0x88B5) / Raw(b"x" * 40)] * 5000
