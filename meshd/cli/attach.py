@@ -96,7 +96,7 @@ def _split(arguments: tuple[str, ...], verb: str) -> tuple[tuple[str, ...], str]
 
 
 def _is_address(argument: str) -> bool:
-    return "/" in argument or argument.startswith(("ip:", "net:"))
+    return not argument.startswith(("pid:", "netns:")) and ("/" in argument or argument.startswith(("ip:", "net:")))
 
 
 def _bare(addresses: tuple[str, ...]) -> str:

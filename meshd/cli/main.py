@@ -141,6 +141,7 @@ def main() -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one verb; the exit status. Never raises."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(
@@ -174,6 +175,15 @@ def run(arguments: Sequence[str]) -> int:
         hint = "this is a bug, please report it; MESHD_DEBUG=1 shows the traceback"
         return _failed(f"{what}; {hint}", error, EXIT_BUG)
     return status if isinstance(status, int) else 0
+
+
+def _open_what_is_closed() -> None:
+    """Started with closed descriptors, the next files would get their numbers: a child's standard input, made in the place of the
+    lock, would take the lock away from the router. In this order each gets its own number back.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - as long as the process
 
 
 def _failed(text: str, error: BaseException, status: int) -> int:

@@ -17,12 +17,11 @@ __all__ = ["is_terminal", "painter", "say", "terminable", "warn"]
 _CODES = {"good": "32", "warn": "33", "bad": "31", "dim": "2", "head": "1"}
 
 
-def is_terminal(stream: TextIO | None) -> bool:
-    """None: Python's stand-in for a descriptor that was closed before it started."""
-    return stream is not None and stream.isatty()
+def is_terminal(stream: TextIO) -> bool:
+    return stream.isatty()
 
 
-def painter(stream: TextIO | None, environment: Mapping[str, str] = os.environ) -> Paint:
+def painter(stream: TextIO, environment: Mapping[str, str] = os.environ) -> Paint:
     colour = is_terminal(stream) and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
     return _ansi if colour else plain
 

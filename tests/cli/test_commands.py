@@ -100,6 +100,7 @@ def test_detach_prints_what_was_taken(meshd: Meshd, router: FakeHandlers) -> Non
             1,
             f"'net:10.0.1.0/24' {NO_AUTOMATIC_ADDRESS}",
         ),
+        (["netns:a/b", "10.0.1.5/24"], 2, "the container comes last; write: meshd VERB 10.0.1.5/24 netns:a/b"),
         ([""], 1, "malformed container name; give a name, an id, pid:N or netns:NAME"),
     ],
 )

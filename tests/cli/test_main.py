@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -183,3 +187,22 @@ def test_what_was_typed_at_length_comes_back_in_short(meshd: Meshd, arguments: l
 def test_every_verb_has_json(meshd: Meshd, verb: str) -> None:
     """README says so; what completion prints is a program."""
     assert ("--json" in meshd(*verb.split(), "--help").out) == (verb != "completion")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_closed_descriptors_are_nobody_elses(tmp_path: Path, closed: str) -> None:
+    """What is opened first would be number 0: the lock, which the supervisor's standard input then took the place of."""
+    program = (
+        "import os, sys\nfrom meshd.cli import main, key\n"
+        "from meshd.daemon import keys\n"
+        "keys.set_key = lambda paths, text: open(sys.argv[1], 'w').write("
+        "repr([os.path.exists(f'/proc/self/fd/{number}') for number in range(3)] + [text]))\n"
+        "sys.exit(main.run(['key', 'set']))\n"
+    )
+    told = tmp_path / "told"
+    command = shlex.join([sys.executable, "-c", program, str(told)])
+    done = subprocess.run(
+        ["sh", "-c", f"{command} {closed}"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert told.read_text() == "[True, True, True, '']"
