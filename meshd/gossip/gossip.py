@@ -11,7 +11,6 @@ next comparison, so nothing is lost for good.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -20,10 +19,11 @@ from meshd.budget import BucketTable, TokenBucket
 from meshd.crypto.identity import Signer, Verifier
 from meshd.drops import DropCounters, DropReason
 from meshd.gossip.antientropy import compare, digest_messages
+from meshd.gossip.inbox import Inbox
 from meshd.gossip.local import FLOOR_AGE, FLOOR_TOMBSTONES, Writer
 from meshd.gossip.messages import DigestMessage, Hello, Message, Records, Root, Want, WantRow
 from meshd.gossip.outbox import BATCH_BYTES, RECORDS_BYTES, Outbox
-from meshd.gossip.records import Batch, record_size
+from meshd.gossip.records import record_size
 from meshd.gossip.store import Store, StoreEvent
 from meshd.ids import HostId, LinkId, ShortId, short_id
 
@@ -35,7 +35,6 @@ __all__ = [
     "DIGEST_RATE",
     "LINK_BACKLOG",
     "MAX_ANSWERED",
-    "MAX_INBOX",
     "ROOT_BURST",
     "ROOT_RATE",
     "SLICE",
@@ -44,7 +43,6 @@ __all__ = [
 
 COMPARE_INTERVAL = 10.0  # ± 20 %
 LINK_BACKLOG = 64 * 1024  # bytes that may wait in a link's socket; beyond, its outbox merges
-MAX_INBOX = 1024  # batches
 SLICE = 4  # signatures checked in one call: with what follows from a record about as long as a pump, which has the next turn
 WANT_PAUSE = (
     1.0  # the same log is asked for once in this time, of whomever: with many neighbours a gap shows many times
@@ -93,7 +91,7 @@ class Gossip:
         self._drops = drops
         self._slice = slice_size
         self._neighbours: dict[LinkId, _Neighbour] = {}
-        self._inbox: deque[tuple[LinkId, Batch]] = deque()
+        self._inbox = Inbox()
         self._wanted: dict[ShortId, float] = {}
         self._answers: BucketTable[HostId] = BucketTable(ANSWER_RATE, ANSWER_BURST, MAX_ANSWERED)
         self._compare_at = now + self._interval()
@@ -154,7 +152,9 @@ class Gossip:
             return
         match message:
             case Hello() | Records():
-                self._enqueue(link, message.batches)
+                for batch in message.batches:
+                    if not self._inbox.put(neighbour.host, link, batch):
+                        self._drops.add(DropReason.QUEUE_FULL)
                 self._work(now)
             case Root() if not neighbour.roots.take(now):
                 self._drops.add(DropReason.RATE_LIMITED)
@@ -170,13 +170,6 @@ class Gossip:
                     for row in message.rows:
                         self._answer(neighbour, row)
 
-    def _enqueue(self, link: LinkId, batches: tuple[Batch, ...]) -> None:
-        for batch in batches:
-            if len(self._inbox) >= MAX_INBOX:
-                self._drops.add(DropReason.QUEUE_FULL)
-            else:
-                self._inbox.append((link, batch))
-
     @property
     def busy(self) -> bool:
         """True while received batches wait for their turn."""
@@ -185,13 +178,13 @@ class Gossip:
     def _work(self, now: float) -> None:
         budget = self._slice
         while self._inbox and budget > 0:
-            link, batch = self._inbox.popleft()
+            host, link, batch = self._inbox.take()
             merged = self.store.merge(batch, budget=budget)
             budget -= merged.checked
             origin = merged.origin
             neighbour = self._neighbours.get(link)
             if merged.rest is not None:
-                self._inbox.appendleft((link, merged.rest))
+                self._inbox.put_back(host, link, merged.rest)
             elif neighbour is not None and batch.records and origin in self.store.logs:
                 neighbour.outbox.has(origin, batch.epoch, batch.records[-1].seq)
             if merged.push_from is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -13,11 +14,11 @@ from meshd.gossip.gossip import (
     ANSWER_RATE,
     DIGEST_BURST,
     LINK_BACKLOG,
-    MAX_INBOX,
     ROOT_BURST,
     ROOT_RATE,
     Gossip,
 )
+from meshd.gossip.inbox import MAX_INBOX
 from meshd.gossip.messages import DigestMessage, Hello, Records, Root, Want, WantRow
 from meshd.gossip.records import Batch, Record, record_size, sign_record
 from meshd.gossip.store import Digest
@@ -315,6 +316,47 @@ def test_the_inbox_is_bounded() -> None:
     for _ in range(MAX_INBOX // 250 + 1):
         target.receive(LinkId(2), Records((batch,) * 250), 0.0)
     assert target.store.drops[DropReason.QUEUE_FULL] == 250 * (MAX_INBOX // 250 + 1) - MAX_INBOX
+
+
+def test_a_host_that_sends_more_than_can_be_checked_keeps_nobody_elses_records_out() -> None:
+    """It fills all the room there is before the other one says a word, and goes on."""
+    target, honest, flood = make_gossip("t", slice_size=4), make_gossip("a"), make_gossip("f")
+    target.link_up(LinkId(1), honest.store.me, 0.0)
+    target.link_up(LinkId(2), flood.store.me, 0.0)
+    flood.put(b"k", b"v", 0.0)
+    batch = flood.store.delta(flood.store.me, 0, snapshot=False, max_bytes=1000)
+    assert batch is not None
+    forged = replace(batch, records=tuple(record._replace(signature=bytes(64)) for record in batch.records))
+    for _ in range(MAX_INBOX // 250 + 1):
+        target.receive(LinkId(2), Records((forged,) * 250), 0.0)
+    for number in range(5):
+        honest.put(b"a%d" % number, b"v", number / 10)
+        news = honest.store.delta(honest.store.me, number, snapshot=False, max_bytes=1000)
+        assert news is not None
+        target.receive(LinkId(1), Records((news,)), number / 10)
+        target.receive(LinkId(2), Records((forged,) * 250), number / 10)
+        target.handle_timer(number / 10)
+        target.handle_timer(number / 10)
+        assert target.store.value(honest.store.me, b"a%d" % number) == b"v"
+
+
+def test_what_is_left_of_a_batch_comes_before_what_followed_it() -> None:
+    target, source, other = make_gossip("t", slice_size=4), make_gossip("a"), make_gossip("b")
+    for number, host in enumerate((source, other)):
+        target.link_up(LinkId(number), host.store.me, 0.0)
+    for number in range(30):
+        for host in (source, other):
+            host.put(b"k%d" % number, b"v", float(number))
+    for number, host in enumerate((source, other)):
+        for start in (0, 10, 20):
+            news = host.store.delta(host.store.me, start, snapshot=False, max_bytes=1 << 20)
+            assert news is not None
+            target.receive(LinkId(number), Records((replace(news, complete=False, records=news.records[:10]),)), 40.0)
+    while target.busy:
+        target.handle_timer(40.0)
+    for host in (source, other):
+        assert target.store.logs[host.store.me].highest == 30
+    assert not any(isinstance(message, Want) for _, message in target.poll(40.0))
 
 
 def test_a_gap_is_asked_for_once() -> None:
