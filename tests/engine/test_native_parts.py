@@ -23,10 +23,9 @@ from meshd.forward.header import DATA_OVERHEAD
 from meshd.forward.relay import RELAY_OVERHEAD
 from meshd.forward.slots import FIRST_PEER, LOCAL, drop_slot
 from meshd.forward.vnet import VNET_SIZE
-from meshd.ids import Mac, Relayed, SlotId
+from meshd.ids import Mac, SlotId
 from meshd.testing.devices import MemoryNetwork
 from tests.engine.pair import Side
-from tests.engine.row import ONE, SIZE, TWO, Row
 
 BACKENDS = _core.backends()
 KEY, NONCE = bytes(range(32)), bytes(range(12))
@@ -264,20 +263,3 @@ def test_python_does_not_see_an_aggregate_that_is_full_of_the_smallest_frames(
     assert b.receive() == [smallest] * 2000
     assert max(map(len, a.port.sent[1])) > min(size, MAX_ENTRY_SIZE) - len(smallest)
     assert seen == []
-
-
-def test_what_is_relayed_is_not_wrapped_once_more() -> None:
-    """The pump could not send it and left it for Python; meanwhile the next hop has lost its own direct path."""
-
-    class NativeRow(Row):
-        side_type = Native
-
-    row = NativeRow()
-    engine, third = row.a.engine, SlotId(TWO + 1)
-    assert isinstance(engine, NativeEngine)
-    engine.set_path(third, row.b.endpoint, 1472)
-    engine.set_send_key(third, row.suite, b"\x33" * 32, 77, b"\x44" * 32)
-    engine.set_path(ONE, Relayed(row.r.origin), SIZE, via=third)
-    engine.native_send(ONE, TWO, b"\x18" + bytes(99), 100)
-    assert row.a.drops == {"no_path": 1}
-    assert row.a.port.sent == []

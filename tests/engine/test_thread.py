@@ -22,7 +22,7 @@ from meshd.ids import Address, Mac, Relayed, ShortId, SlotId
 from meshd.testing.devices import MemoryFrames
 from tests.engine.pair import NOW, ScriptedUpcalls
 from tests.engine.reference import capture, complete, cut, super_frame, tcp, udp, unfinished
-from tests.engine.test_native_io import Host, SocketFrames, Wire, leave_error
+from tests.engine.test_native_io import SO_NO_CHECK, Host, SocketFrames, Wire, leave_error
 
 PEER, OTHER = FIRST_PEER, SlotId(FIRST_PEER + 1)
 WAIT_S = 20.0
@@ -147,6 +147,15 @@ def test_an_odd_frame_is_not_overtaken_by_those_of_its_flow(threads: Threads) ->
         threads.a.frames.far.send(unfinished(data))
     pieces = [cut(big, fits) if data is big else [bytes(small)] for data in batch]
     assert threads.arrive(sum(map(len, pieces))) == [piece for one in pieces for piece in one]
+
+
+def test_nothing_overtakes_a_send_that_the_kernel_would_not_cut(threads: Threads) -> None:
+    """Without checksums there is no UDP_SEGMENT; that is found out while the loop is busy."""
+    threads.warm()
+    threads.loop.until(threads.loop.idle)
+    threads.a.port._socket.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+    threads.loop.poll = select.poll()
+    assert threads.carry(SUPER, SECOND) == [*CUT, bytes(tcp(b"second"))]
 
 
 def test_control_and_handshakes_reach_the_node(threads: Threads) -> None:

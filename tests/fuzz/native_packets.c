@@ -191,14 +191,6 @@ unsigned send_parts(struct core *unused, struct peer *peer, struct peer *from, c
     return 0;
 }
 
-void send_to_python(struct core *unused, struct peer *hop, struct peer *from, const uint8_t *data, uint32_t bytes, uint32_t size)
-{
-    (void)unused;
-    (void)hop;
-    (void)from;
-    (void)size;
-    look(data, bytes);
-}
 
 bool is_wanted(const struct core *unused)
 {

@@ -6,8 +6,11 @@ import socket
 from contextlib import ExitStack
 from typing import cast
 
+import pytest
+
 from meshd.drops import DropReason, Unsent
 from meshd.forward.engine.native.engine import NativeEngine
+from meshd.forward.engine.native.threaded import ThreadedEngine
 from meshd.forward.engine.python import PythonEngine
 from tests.engine.pair import PEER
 from tests.engine.reference import cut, super_frame, tcp
@@ -31,7 +34,6 @@ def test_one_that_is_refused_costs_none_behind_it(host: Space) -> None:
         wire.warm()
         wire.a.port._socket.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)  # and so no UDP_SEGMENT
         assert wire.carry(super_frame(PACKET, SIZE)) == SEGMENTS
-        assert not wire.a.port.segmenting
         before = wire.a.engine.sent(PEER).datagrams_out
         refuse(
             host, wire.b.port.local.port, "5, 6"
@@ -40,6 +42,20 @@ def test_one_that_is_refused_costs_none_behind_it(host: Space) -> None:
         assert wire.carry(super_frame(PACKET, SIZE)) == passed
         assert wire.a.engine.sent(PEER).datagrams_out - before == len(passed)
         assert wire.a.engine.drops.as_dict() == {"send_failed": len(SEGMENTS) - len(passed)}
+
+
+@pytest.mark.parametrize("kind", [NativeEngine, ThreadedEngine, PythonEngine])
+def test_what_the_device_does_not_take_is_too_big(host: Space, kind: type[PythonEngine]) -> None:
+    """The device has shrunk, and the path's size is not known yet."""
+    with ExitStack() as stack:
+        wire = host.run(lambda: Wire(4, cast(type[NativeEngine], kind), stack))
+        wire.warm()
+        host.command("ip", *["link", "set", "lo", "mtu", "1300"])
+        wire.a.send(super_frame(PACKET, SIZE))
+        wire.a.send(super_frame(tcp(bytes(SIZE)), SIZE))
+        assert wire.a.engine.drops.as_dict() == {"too_big": len(SEGMENTS) + 1}
+        host.command("ip", *["link", "set", "lo", "mtu", "65536"])
+        assert wire.carry(super_frame(PACKET, SIZE)) == SEGMENTS
 
 
 def test_the_python_engine_counts_them(host: Space) -> None:

@@ -46,6 +46,7 @@ enum drop {
     DROP_KEY_EXPIRED = 12,
     DROP_BAD_FRAME = 20,
     DROP_NO_PATH = 31,
+    DROP_TOO_BIG = 32,
     DROP_QUEUE_FULL = 33,
     DROP_SEND_FAILED = 34,
     DROP_TAP_DOWN = 35,
@@ -71,7 +72,7 @@ enum {
 };
 
 struct port {
-    PyObject *object; /* the DatagramPort; asked itself where it has no descriptor, or when the kernel refuses something */
+    PyObject *object; /* the DatagramPort; asked itself where it has no descriptor */
     int fd, family;
     bool segmenting;
     uint32_t overflow; /* the port's count of what the kernel dropped, as last seen */
@@ -284,7 +285,6 @@ void write_frame(struct core *core, struct iovec *parts, int count, uint32_t fra
 int receive_datagrams(struct core *core, struct port *port, int first, int limit);
 unsigned send_parts(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent);
 int64_t nanoseconds(struct core *core);
-void send_to_python(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size);
 
 /* outbound.c, inbound.c: the pumps; true: there is more */
 bool pump_frames(struct core *core);
@@ -311,7 +311,6 @@ void queues_release(struct core *core);
 uint8_t *queue_capture(struct core *core, struct flow *flow, uint32_t size);
 void queue_datagrams(struct core *core, const struct received *from, const uint8_t *data, uint32_t bytes, uint32_t size);
 void queue_opened(struct core *core, const struct received *from, const struct receive_key *key, const struct opened *opened, const uint8_t *plain, uint32_t size);
-void queue_send(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size);
 bool upcalls_wait(const struct core *core);
 bool give_upcall(struct core *core);
 

@@ -85,7 +85,7 @@ class NativeOutbound(Outbound):
     engine: NativeEngine
 
     def native_send(self, peer: Peer, data: bytes, size: int) -> None:
-        """Datagrams of one size, the last one perhaps shorter, that C could not send."""
+        """Datagrams of one size, the last one perhaps shorter, for a port without a descriptor."""
         parts: list[bytes] = []
         for at in range(0, len(data), size):
             parts += (data[at : at + DATA_HEADER_SIZE], data[at + DATA_HEADER_SIZE : at + size])

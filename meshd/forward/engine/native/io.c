@@ -1,7 +1,7 @@
 /* Reading and writing: system calls where there is a descriptor, the port's own methods where there is none (memory devices).
  *
- * What the kernel refuses for another reason than a full queue is handed to the Python port, which knows what to make of it, and
- * remembers: a device without UDP_SEGMENT, an ICMP that was left behind, a datagram that is too long. */
+ * What the kernel refuses is taken as the port itself takes it (net/udp.py): a device without UDP_SEGMENT, an ICMP that was left
+ * behind, a datagram that is too long. */
 #define _GNU_SOURCE /* sendmmsg, recvmmsg */
 #include <errno.h>
 #include <netinet/udp.h>
@@ -221,34 +221,28 @@ int receive_datagrams(struct core *core, struct port *port, int first, int limit
 }
 
 /* The Python engine's own way of sending, with its counting. */
-void send_to_python(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size)
-{
-    struct port *port = hop->port;
-    PyObject *done = PyObject_CallMethod(core->engine, "native_send", "(OOy#I)", hop->slot, source ? source->slot : Py_None, (const char *)data,
-                                         (Py_ssize_t)bytes, (unsigned)size);
-    if (done && port) {
-        PyObject *segmenting = PyObject_GetAttrString(port->object, "segmenting");
-        if (segmenting)
-            port->segmenting = PyObject_IsTrue(segmenting) == 1;
-        else
-            PyErr_Clear();
-        Py_XDECREF(segmenting);
-    }
-    Py_XDECREF(done);
-}
-
 static void send_python(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size)
 {
-    if (core->queued && hop->port->fd >= 0) {
-        queue_send(core, hop, source, data, bytes, size);
-        return;
-    }
     bool entered = enter_python(core);
-    send_to_python(core, hop, source, data, bytes, size);
+    PyObject *done = PyObject_CallMethod(core->engine, "native_send", "(OOy#I)", hop->slot, source ? source->slot : Py_None, (const char *)data,
+                                         (Py_ssize_t)bytes, (unsigned)size);
+    Py_XDECREF(done);
     leave_python(core, entered);
 }
 
+/* The same codes and reasons as in net/udp.py. */
+
 static bool is_full(int code) { return code == EAGAIN || code == ENOBUFS; }
+
+/* Of a send of several: may it be UDP_SEGMENT that is refused? */
+static bool is_no_segmenting(int code) { return code == EIO || code == EINVAL || code == ENOPROTOOPT || code == EOPNOTSUPP; }
+
+static unsigned reason_of(int code)
+{
+    if (is_full(code))
+        return DROP_QUEUE_FULL;
+    return code == EMSGSIZE ? DROP_TOO_BIG : DROP_SEND_FAILED;
+}
 
 /* One send; `segment` 0: it is one datagram. Returns 0 or why not. */
 static int send_run(struct peer *peer, const uint8_t *data, uint32_t bytes, uint32_t segment)
@@ -320,23 +314,16 @@ unsigned send_parts(struct core *core, struct peer *hop, struct peer *source, co
         send_python(core, hop, source, data, bytes, size);
         return 0;
     }
-    if (count > 1 && !port->segmenting) {
-        int code = send_cut(hop, data, bytes, size, count, sent);
-        if (*sent == count)
-            return 0;
-        if (is_full(code))
-            return DROP_QUEUE_FULL;
-        if (*sent)
-            return DROP_SEND_FAILED;
-    } else {
-        int code = send_run(hop, data, bytes, count > 1 ? size : 0);
-        if (!code) {
+    int code = 0;
+    if (count == 1 || port->segmenting) {
+        code = send_run(hop, data, bytes, count > 1 ? size : 0);
+        if (!code)
             *sent = count;
-            return 0;
-        }
-        if (is_full(code))
-            return DROP_QUEUE_FULL;
+        if (count == 1 || !is_no_segmenting(code))
+            return code ? reason_of(code) : 0;
     }
-    send_python(core, hop, source, data, bytes, size);
-    return 0;
+    code = send_cut(hop, data, bytes, size, count, sent);
+    if (*sent) /* it was UDP_SEGMENT that was refused, not the size or the destination */
+        port->segmenting = false;
+    return code ? reason_of(code) : 0;
 }

@@ -29,9 +29,10 @@ static PyObject *has_aes(PyObject *module, PyObject *unused)
 static PyObject *drop_names(void)
 {
 #define DROP(name) #name, DROP_##name
-    return Py_BuildValue("{sisisisisisisisisisisisisisisi}", DROP(TRUNCATED), DROP(UNKNOWN_VERSION), DROP(UNKNOWN_TYPE), DROP(UNKNOWN_SEGMENT),
+    return Py_BuildValue("{sisisisisisisisisisisisisisisisi}", DROP(TRUNCATED), DROP(UNKNOWN_VERSION), DROP(UNKNOWN_TYPE), DROP(UNKNOWN_SEGMENT),
                          DROP(UNKNOWN_INDEX), DROP(BAD_TAG), DROP(REPLAYED), DROP(TOO_OLD), DROP(KEY_EXPIRED), DROP(BAD_FRAME),
-                         DROP(QUEUE_FULL), DROP(SEND_FAILED), DROP(TAP_DOWN), DROP(KERNEL_UDP), DROP(NO_PATH));
+                         DROP(QUEUE_FULL), DROP(SEND_FAILED), DROP(TAP_DOWN), DROP(KERNEL_UDP), DROP(NO_PATH),
+                         DROP(TOO_BIG));
 }
 
 static int add_drop_names(PyObject *module)

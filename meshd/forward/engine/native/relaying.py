@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from meshd.crypto.replay import ReplayWindow
-from meshd.drops import DropReason
+from meshd.errors import LocalProtocolError
 from meshd.forward.engine.native import _core
 from meshd.forward.engine.native.halves import NativePeer, NativeSendKey, native_aead
-from meshd.forward.engine.relaying import Relaying, RelayPort
+from meshd.forward.engine.relaying import Relaying
 from meshd.forward.engine.tables import Peer, ReceiveKey, RelayReceive, RelaySend, SendKey
 from meshd.forward.relay import RELAY_OVERHEAD, RelayHeader, hop_head, relay_suite
 
@@ -58,12 +58,10 @@ class NativeRelaying(Relaying):
             key.relay = self._sender(key)
 
     def native_send(self, via: Peer, source: Peer | None, data: bytes, size: int) -> None:
-        """Relayed datagrams of one size, the last one perhaps shorter, that C could not send: those of `source`, or of others."""
+        """Relayed datagrams of one size, the last one perhaps shorter, for a port without a descriptor: of `source` or others."""
         count = -(-len(data) // size)
-        # A RelayPort: it has no direct path any more.
-        if via.port is None or via.endpoint is None or isinstance(via.port, RelayPort):
-            self._drops.add(DropReason.NO_PATH, count)
-            return
+        if via.port is None or via.endpoint is None:
+            raise LocalProtocolError("C sends where Python has no path")
         unsent = via.port.send((data,), size if count > 1 else 0, via.endpoint)
         sent, sent_bytes = count, len(data)
         if unsent is not None:

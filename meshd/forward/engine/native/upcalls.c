@@ -15,7 +15,7 @@
 
 #include "engine.h"
 
-enum upcall_kind { UPCALL_NOTHING, UPCALL_CAPTURE, UPCALL_DATAGRAMS, UPCALL_OPENED, UPCALL_SEND };
+enum upcall_kind { UPCALL_NOTHING, UPCALL_CAPTURE, UPCALL_DATAGRAMS, UPCALL_OPENED };
 
 enum { ALIGNMENT = 16, MAX_LOOKED_AT = 256 };
 
@@ -26,7 +26,6 @@ struct upcall {
     uint8_t carried_from[SHORT_ID_SIZE];
     uint32_t index, size, bytes; /* receiver index; size of each datagram; of what follows */
     struct opened opened;
-    struct peer *hop, *source_peer;
     PyObject *endpoint; /* of a port without a descriptor */
     struct sockaddr_storage source;
 };
@@ -150,20 +149,6 @@ uint8_t *queue_capture(struct core *core, struct flow *flow, uint32_t size)
     return data_of(upcall);
 }
 
-void queue_send(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size)
-{
-    struct upcall *upcall = append(&core->upcalls[UPCALLS_OUTBOUND], bytes);
-    if (!upcall) {
-        count_drop(core, DROP_QUEUE_FULL, (bytes + size - 1) / size);
-        return;
-    }
-    upcall->kind = UPCALL_SEND;
-    upcall->hop = hop;
-    upcall->source_peer = source;
-    upcall->size = size;
-    memcpy(data_of(upcall), data, bytes);
-}
-
 bool upcalls_wait(const struct core *core)
 {
     return core->frames_error || core->upcalls[UPCALLS_INBOUND].used || core->upcalls[UPCALLS_OUTBOUND].used;
@@ -224,9 +209,6 @@ static void give(struct core *core, struct upcall *upcall)
             opened_to_python(core, &from, key, &upcall->opened, data, upcall->bytes);
         else
             count_drop(core, DROP_UNKNOWN_INDEX, 1);
-        break;
-    case UPCALL_SEND:
-        send_to_python(core, upcall->hop, upcall->source_peer, data, upcall->bytes, upcall->size);
         break;
     case UPCALL_NOTHING:
         break;
