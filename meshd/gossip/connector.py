@@ -134,7 +134,8 @@ class Connector:
         if not self._discovery:
             return
         self._wanted = {host: tuple(endpoints) for host, endpoints in hosts.items() if host != self._me}
-        for host, endpoints in self._wanted.items():
+        # Those with a link first: an address that several name, as behind one NAT, is dialled for one that has none.
+        for host, endpoints in sorted(self._wanted.items(), key=lambda item: item[0] not in self._up):
             for endpoint in endpoints:
                 known = endpoint in self._addresses
                 entry = self._address(endpoint, now + (YIELD_TIME if self._me > host else 0.0))

@@ -294,6 +294,15 @@ def test_discovered_hosts_one_address_at_a_time() -> None:
     assert connector.connections(0.2) == [Connection(str(TWO), True, "pending", "", HIGHER)]
 
 
+@pytest.mark.parametrize(("linked", "missing"), [(HIGHER, LOWER), (LOWER, HIGHER)])
+def test_an_address_that_two_hosts_name_is_dialled_for_the_one_that_is_missing(linked: HostId, missing: HostId) -> None:
+    """Two hosts behind one NAT are both seen at its address; and a member may name whatever it likes."""
+    connector = make()
+    up(connector, Endpoint("192.0.2.9", 40000), linked, 0.0, outbound=False)
+    connector.want({LOWER: [ONE], HIGHER: [ONE]}, 1.0)
+    assert connector.poll(2.0) == [Dial(ONE, missing, False)]
+
+
 def test_the_lower_id_dials_first() -> None:
     connector = make()
     connector.want({LOWER: [ONE]}, 0.0)
