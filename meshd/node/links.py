@@ -67,6 +67,7 @@ class _Held:
     endpoint: Endpoint
     outbound: bool
     host: HostId | None = None
+    greeted: bool = False  # its HELLO was here
 
 
 class LinkTable:
@@ -186,7 +187,8 @@ class LinkTable:
                 self._gossip.link_up(link, host, now, observed=held.endpoint.host)
                 self._events.neighbour_up(host, now)
             case MessageReceived(message=message):
-                if isinstance(message, Hello) and held.host is not None:
+                if isinstance(message, Hello) and held.host is not None and not held.greeted:
+                    held.greeted = True
                     self._events.seen_at(held.host, message.observed, now)
                 self._gossip.receive(link, message, now)
             case LinkFailed():

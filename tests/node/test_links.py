@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshd.drops import DropReason
+from meshd.gossip.messages import Hello
 from meshd.ids import Endpoint, LinkId
 from meshd.node import CloseLink, DialLink, Node, Resolve, SendLink
 from meshd.node.links import MAX_HALF_OPEN, MAX_STRANGERS, STRANGER_S
@@ -131,3 +132,20 @@ def test_who_leaves_says_so_on_every_link() -> None:
     mesh.wait(lambda: leaving.host_id not in mesh.hosts[1].node.reach.alive, 1.0)
     assert mesh.clock_now - left < 1.0  # no grace for who said goodbye
     assert leaving.node.links.linked_hosts() == set()
+
+
+def test_a_neighbour_says_once_for_each_link_where_it_sees_us() -> None:
+    """Each other address would be a record of ours, signed here and told to everybody."""
+    mesh = Mesh(seed=9, hosts=2)
+    mesh.start()
+    mesh.wait(mesh.meshed, 3.0)
+    mesh.run(8.0)  # all is said
+    one, two = mesh.hosts
+    before = one.node.gossip.store.own.highest
+    for number in range(1, 100):
+        for held in two.node.links._links.values():
+            held.control.send_message(Hello(f"198.51.100.{number}", ()))
+        two.wake()
+        mesh.run(0.1)
+    assert one.node.gossip.store.own.highest == before
+    assert mesh.meshed()
