@@ -10,7 +10,8 @@ One table for each bridge, one chain for each host end, one counter for each rea
         spoofed      with port security: a source MAC or address that is not the container's, in Ethernet, IP, ARP or ND; tags
 
 The kernel does this at the container's own expense, before anything is copied. Nobody is told but the counters. `nft` takes a
-whole set of rules as one transaction, so a chain is never there half. Everything here blocks (some 10 ms a call).
+whole set of rules as one transaction, so a chain is never there half. Everything here blocks: some 10 ms a call, and more with more
+containers, as `nft` looks at all that is there. What is counted the kernel is asked itself.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import ipaddress
 import json
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from meshd.capture.nfnetlink import chains_with_rules, packets_counted
 from meshd.ids import Mac, format_mac
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "available",
     "guard_counters",
     "link_local",
+    "of_interfaces",
     "remove_guard",
     "remove_guards",
     "set_guards",
@@ -80,6 +84,12 @@ def set_guards(bridge: str, guards: Sequence[Guard]) -> None:
         _run(commands)
 
 
+def of_interfaces(guards: Sequence[Guard]) -> list[Guard]:
+    """Those whose interface exists: another one would keep all of them out."""
+    names = {name for _, name in socket.if_nameindex()}
+    return [guard for guard in guards if guard.host_ifname in names]
+
+
 def remove_guard(bridge: str, host_ifname: str) -> None:
     """Remove one host end's rules and counters, whatever of them is there. Raises OSError."""
     table = _table(bridge)
@@ -95,24 +105,22 @@ def remove_guard(bridge: str, host_ifname: str) -> None:
 
 def remove_guards(bridge: str) -> bool:
     """Remove the whole table; False if there is none. Raises OSError."""
-    if not available() or _list(bridge) is None:
+    if not available():
         return False
-    _run([_command("delete", "table", {"name": _table(bridge)})])
-    return True
+    done = _nft("delete", "table", "netdev", _table(bridge))
+    if done.returncode and "No such file" not in done.stderr:
+        raise OSError(errno.EIO, _complaint(done.stderr))
+    return not done.returncode
 
 
 def guard_counters(bridge: str) -> dict[str, dict[str, int]]:
     """Frames dropped, by host end and reason; a host end that is guarded is in it. Raises OSError."""
-    counts: dict[str, dict[str, int]] = {}
-    dropped: dict[str, int] = {}
-    for entry in _list(bridge) or ():
-        if "counter" in entry:
-            dropped[entry["counter"]["name"]] = entry["counter"]["packets"]
-        elif "rule" in entry:
-            counts.setdefault(entry["rule"]["chain"], {})
-    for host_ifname, reasons in counts.items():
-        reasons.update((reason, dropped.get(_counter(host_ifname, reason), 0)) for reason in REASONS)
-    return counts
+    table = _table(bridge)
+    dropped = packets_counted(table)
+    return {
+        host_ifname: {reason: dropped.get(_counter(host_ifname, reason), 0) for reason in REASONS}
+        for host_ifname in sorted(chains_with_rules(table))
+    }
 
 
 # ── rules
@@ -203,17 +211,6 @@ def _command(verb: str, kind: str, what: Json) -> Json:
 
 def _add(kind: str, what: Json) -> Json:
     return _command("add", kind, what)
-
-
-def _list(bridge: str) -> list[Json] | None:
-    """Everything in our table; None if there is none."""
-    done = _nft("-j", "list", "table", "netdev", _table(bridge))
-    if done.returncode:
-        if "No such file" in done.stderr:
-            return None
-        raise OSError(errno.EIO, _complaint(done.stderr))
-    entries: list[Json] = json.loads(done.stdout)["nftables"]
-    return entries
 
 
 def _run(commands: list[Json]) -> None:

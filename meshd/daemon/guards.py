@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
-from meshd.capture.guards import Guard, available, guard_counters, remove_guard, set_guards
+from meshd.capture.guards import Guard, available, guard_counters, of_interfaces, remove_guard, set_guards
 from meshd.errors import UserError
 
 __all__ = ["Guards", "PortGuards"]
 
 _log = logging.getLogger(__name__)
 
-COUNT_EVERY_S = 0.5  # a question to nft takes some 5 ms of a core
+COUNT_EVERY_S = 0.5
+AT_ONCE = 64  # guards in one call of nft, whose time grows with the square
 _NO_NFT = "nft is not installed: no guards on containers' interfaces; install nftables"
 
 
@@ -74,9 +75,11 @@ class Guards:
         if guards and available():
             await asyncio.to_thread(self._put_all, guards)
 
-    def _put_all(self, guards: Iterable[Guard]) -> None:
+    def _put_all(self, guards: Sequence[Guard]) -> None:
+        there = of_interfaces(guards)
         try:
-            set_guards(self._bridge, list(guards))
+            for at in range(0, len(there), AT_ONCE):
+                set_guards(self._bridge, there[at : at + AT_ONCE])
         except OSError as error:
             self._trouble(error)
         else:

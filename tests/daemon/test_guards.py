@@ -26,6 +26,8 @@ class Kernel:
         self.installed = True
         self.failure: OSError | None = None
         self.asked = 0
+        self.gone = ""  # an interface
+        self.calls: list[int] = []
 
     def available(self) -> bool:
         return self.installed
@@ -33,7 +35,11 @@ class Kernel:
     def set_guards(self, bridge: str, guards: Sequence[Guard]) -> None:
         assert bridge == "meshd"
         self._fail()
+        self.calls.append(len(guards))
         self.there.update((guard.host_ifname, guard) for guard in guards)
+
+    def of_interfaces(self, guards: Sequence[Guard]) -> list[Guard]:
+        return [guard for guard in guards if guard.host_ifname != self.gone]
 
     def remove_guard(self, bridge: str, host_ifname: str) -> None:
         self._fail()
@@ -52,7 +58,7 @@ class Kernel:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel()
-    for name in ("available", "set_guards", "remove_guard", "guard_counters"):
+    for name in ("available", "set_guards", "remove_guard", "guard_counters", "of_interfaces"):
         monkeypatch.setattr(module, name, getattr(kernel, name))
     return kernel
 
@@ -84,6 +90,17 @@ def test_what_was_flushed_comes_back(kernel: Kernel, caplog: pytest.LogCaptureFi
         await guards.recheck()
         assert kernel.there == {"mvweb": WEB}
         assert "somebody removed the guards of 1 containers" in caplog.text
+
+    asyncio.run(test())
+
+
+def test_many_are_put_in_parts_and_one_that_has_gone_keeps_none_out(kernel: Kernel) -> None:
+    async def test() -> None:
+        many = [replace(WEB, host_ifname=f"mv{number}") for number in range(150)]
+        kernel.gone = "mv70"
+        await Guards("meshd").put_all(many)
+        assert kernel.there.keys() == {guard.host_ifname for guard in many} - {"mv70"}
+        assert kernel.calls == [64, 64, 21]
 
     asyncio.run(test())
 

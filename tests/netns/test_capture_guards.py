@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,15 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from meshd.capture import guards
-from meshd.capture.guards import Guard, guard_counters, link_local, remove_guard, remove_guards, set_guards
+from meshd.capture.guards import (
+    Guard,
+    guard_counters,
+    link_local,
+    of_interfaces,
+    remove_guard,
+    remove_guards,
+    set_guards,
+)
 from meshd.ids import format_mac, parse_mac
 from tests.netns.capture_helpers import Space, spaces
 
@@ -165,6 +174,28 @@ def test_set_again_counts_on_and_new_addresses_hold(port: Port) -> None:
     assert port.dropped() == {"spoofed": 2}
 
 
+def test_what_is_counted_is_what_nft_says(port: Port) -> None:
+    """More than one answer of the kernel's holds, and of this table alone."""
+    ends = [f"mv{number}" for number in range(60)]
+    port.host.command("sh", "-c", "".join(f"ip link add {end} type veth peer name p{end};" for end in ends))
+    for bridge in (BRIDGE, "other"):
+        rules = [Guard(host_ifname=end, mac=MAC, addresses=ADDRESSES, port_security=True) for end in ends]
+        port.host.run(partial(set_guards, bridge, rules))
+    guard(port)
+    port.send(ROUTER["redirect"], SERVER["DHCP offer"], SERVER["DHCP offer"])
+    assert port.dropped() == {"router": 1, "dhcp": 2}
+    assert port.host.run(lambda: guard_counters(BRIDGE)).keys() == {*ends, "mvtest"}
+    port.host.command("nft", "flush", "chain", "netdev", "meshd_other", "mv7")
+    assert port.host.run(lambda: guard_counters("other")).keys() == {*ends} - {"mv7"}
+    assert port.host.run(lambda: guard_counters("nobody")) == {}
+
+
+def test_an_interface_that_is_gone_has_no_guard(port: Port) -> None:
+    gone = Guard(host_ifname="mvgone", mac=OTHER)
+    here = Guard(host_ifname="mvtest", mac=MAC)
+    assert port.host.run(lambda: of_interfaces([gone, here])) == [here]
+
+
 def ruleset(space: Space) -> str:
     return space.command("nft", "list", "ruleset")
 
@@ -218,4 +249,4 @@ def test_an_nft_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "run", hang)
     with pytest.raises(TimeoutError, match="nft does not end"):
-        guard_counters(BRIDGE)
+        remove_guard(BRIDGE, "mvtest")
