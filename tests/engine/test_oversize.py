@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP, IP, TCPAOValue
 from scapy.layers.inet6 import ICMPv6PacketTooBig
 from scapy.layers.l2 import Ether
 
@@ -19,6 +19,7 @@ from meshd.ids import Endpoint, SegmentId, SlotId
 from meshd.testing.devices import MemoryNetwork
 from tests.engine.pair import KEY_AB, NOW, PEER, Pair, Side
 from tests.engine.reference import A_MAC, B_MAC, arp, capture, complete, cut, super_frame, tcp, udp, unfinished
+from tests.ones import checksum
 
 SMALL = 600  # datagram of the path
 
@@ -71,6 +72,41 @@ def test_single_tcp_frames_are_cut_like_super_frames(version: int, vouched: bool
     assert whole(written) == cut(packet, SMALL - 34 - head)
     assert largest(pair.a) == SMALL
     assert pair.a.engine.peer_counters()[PEER].frames_out == 3
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(
+    "options",
+    [
+        [("MD5", bytes(16))],
+        [("NOP", None), ("Timestamp", (9, 8)), ("AO", TCPAOValue(keyid=1, rnextkeyid=2, mac=bytes(12)))],
+    ],
+    ids=["MD5", "AO"],
+)
+def test_a_signed_tcp_frame_is_not_cut(version: int, options: list[object]) -> None:
+    """The signature is over the whole segment: its receiver would drop every part."""
+    pair = narrow()
+    packet = tcp(bytes(range(250)) * 5, version, options=options)
+    assert whole(pair.carry(unfinished(packet), capture(packet))) == [bytes(packet)] * 2
+    assert pair.a.engine.peer_counters()[PEER].frames_out == 2
+
+
+@pytest.mark.parametrize("options", [b"\x00\x13\x12\x00", b"\x01\x08\x01\x13", b"\x01\x01\x08\x13"])
+def test_what_only_looks_like_a_signature_is_none(options: bytes) -> None:
+    """Behind the end of the options, behind a length that cannot be, within another option."""
+    pair = narrow()
+    packet = tcp(bytes(1250), options=[("NOP", None)] * 4)
+    frame = bytearray(bytes(packet))
+    frame[54:58] = options
+    frame[50:52] = bytes(2)
+    frame[50:52] = checksum(pseudo_header(frame) + frame[34:]).to_bytes(2, "big")
+    pair.carry(capture(bytes(frame)))
+    assert pair.a.engine.peer_counters()[PEER].frames_out == 3
+
+
+def pseudo_header(frame: bytes | bytearray) -> bytes:
+    """Of TCP over IPv4."""
+    return bytes(frame[26:34]) + (6).to_bytes(2, "big") + (len(frame) - 34).to_bytes(2, "big")
 
 
 def test_a_tcp_frame_whose_checksum_is_wrong_arrives_wrong() -> None:

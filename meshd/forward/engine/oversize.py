@@ -1,6 +1,7 @@
 """What becomes of a frame that is too large for its peer's path.
 
-1. TCP is cut into segments that fit, as if the sender's kernel had left that to us: the stream does not stall, and nobody need know
+1. TCP is cut into segments that fit, as if the sender's kernel had left that to us: the stream does not stall, and nobody need
+   know; not where it is signed
 2. IPv4 with DF and IPv6: the sender is told (forward/toobig.py), if the size is measured and it was not told too often
 3. the frame itself goes in pieces (forward/fragment.py)                                        drop: TOO_BIG
 """
@@ -16,7 +17,7 @@ from meshd.forward.checksum import is_right
 from meshd.forward.engine.interface import Buffer
 from meshd.forward.engine.tables import Peer
 from meshd.forward.entries import ENTRY_HEADER_SIZE, MAX_ENTRY_SIZE, EntryKind, encode_entry
-from meshd.forward.ethernet import TCP, parse_headers
+from meshd.forward.ethernet import TCP, Headers, parse_headers
 from meshd.forward.fragment import fragments
 from meshd.forward.header import DATA_OVERHEAD
 from meshd.forward.segmentation import MIN_SEGMENT, TCP_FLAGS_OFFSET, segments
@@ -30,6 +31,9 @@ TOO_BIG_BURST = 10.0
 MAX_TOLD_SOURCES = 1024
 
 _SYN, _RST, _URG = 0x02, 0x04, 0x20
+_TCP_SIZE = 20
+_END_OF_OPTIONS, _NO_OPERATION = 0, 1
+_SIGNATURES = (19, 29)  # MD5 (RFC 2385), TCP-AO (RFC 5925)
 
 
 class Cut(NamedTuple):
@@ -76,8 +80,8 @@ class Oversize:
         size = _room(peer) - headers.payload
         if size < MIN_SEGMENT or headers.payload >= headers.end:
             return []
-        if not vouched and not is_right(frame, headers):
-            return []  # a checksum that is wrong must arrive wrong
+        if _is_signed(frame, headers) or (not vouched and not is_right(frame, headers)):
+            return []  # a signature is over the whole segment; a checksum that is wrong must arrive wrong
         return segments(frame[: headers.end], 0, headers, size)
 
     def _tell(self, peer: Peer, frame: Buffer, now: float) -> None:
@@ -87,6 +91,22 @@ class Oversize:
         answer = too_big(frame, _room(peer))
         if answer is not None and self._told.take(bytes(frame[6:12]), now):
             self.write((PLAIN_VNET, answer))
+
+
+def _is_signed(frame: Buffer, headers: Headers) -> bool:
+    """Whether TCP's options have a signature."""
+    at = headers.l4 + _TCP_SIZE
+    while at < headers.payload and frame[at] != _END_OF_OPTIONS:
+        if frame[at] in _SIGNATURES:
+            return True
+        if frame[at] == _NO_OPERATION:
+            at += 1
+            continue
+        length = frame[at + 1] if at + 1 < headers.payload else 0
+        if length < 2:
+            break
+        at += length
+    return False
 
 
 def _room(peer: Peer) -> int:
