@@ -43,6 +43,7 @@ __all__ = [
     "Changed",
     "Digest",
     "Merged",
+    "NoRoom",
     "OwnLogAhead",
     "Store",
     "StoreEvent",
@@ -72,7 +73,12 @@ class OwnLogAhead:
     epoch: int
 
 
-StoreEvent = Changed | OwnLogAhead
+@dataclass(slots=True, frozen=True)
+class NoRoom:
+    """A further host's log was refused: MAX_ORIGINS are held."""
+
+
+StoreEvent = Changed | OwnLogAhead | NoRoom
 
 
 @dataclass(slots=True, frozen=True)
@@ -113,6 +119,7 @@ class Store:
         self._by_short: dict[ShortId, HostId] = {short_id(self.me): self.me}
         self._changed: dict[tuple[HostId, bytes], tuple[bytes | None, bytes | None]] = {}  # bounded by the keys held
         self._ahead: deque[int] = deque(maxlen=1)
+        self._refused = False  # an origin, for want of room
         self._root: bytes | None = None  # as long as nothing changes
         self._digests: list[Digest] | None = None
 
@@ -176,6 +183,7 @@ class Store:
         if log is None or batch.epoch > log.epoch:
             if log is None and not self._admits(origin):
                 self.drops.add(DropReason.RECORD_QUOTA)
+                self._refused = self._refused or len(self.logs) >= MAX_ORIGINS
                 return Merged(origin)
             if batch.start:
                 return Merged(origin, want=(batch.epoch, 0))
@@ -383,6 +391,9 @@ class Store:
         """One event; changes of one key that nobody has fetched yet are one."""
         if self._ahead:
             return OwnLogAhead(self._ahead.popleft())
+        if self._refused:
+            self._refused = False
+            return NoRoom()
         if not self._changed:
             return None
         (origin, key) = next(iter(self._changed))

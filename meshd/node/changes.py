@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 
 from meshd.forward.engine.interface import Engine
 from meshd.gossip.gossip import Gossip
-from meshd.gossip.store import Changed, OwnLogAhead
+from meshd.gossip.store import Changed, NoRoom, OwnLogAhead
 from meshd.ids import HostId, Mac, format_mac
 from meshd.node.directory import Directory
 from meshd.node.memory import HostMemory
@@ -30,6 +30,10 @@ REROUTE_S = 0.1  # at most so often after a change far away; one's own lost edge
 # MACs, some 2 µs each; a larger change voids all flows at once. Then whoever has many others' flows loses frames for seconds:
 # verdicts are given 1000 a second for each peer.
 MAX_VOIDED_SINGLY = 512
+NO_ROOM = (
+    "no room for a further host: its records are refused. Those of hosts that are gone stay in the mesh "
+    "until all its routers were stopped at the same time"
+)
 
 
 class Changes:
@@ -87,6 +91,8 @@ class Changes:
             match event:
                 case OwnLogAhead(epoch=epoch):
                     self._own_log_ahead(epoch)
+                case NoRoom():
+                    self._notices.add(NO_ROOM, now)
                 case Changed():
                     applied = self._directory.apply(event, now)
                     owners.update(dict.fromkeys(applied.owners))

@@ -10,12 +10,14 @@ from typing import cast
 import pytest
 
 from meshd.crypto.identity import Identity, host_id_of
+from meshd.gossip import store as store_module
 from meshd.gossip.gossip import SLICE
 from meshd.gossip.link import ControlLink
 from meshd.gossip.messages import Message, Records
 from meshd.gossip.records import Batch, Record, sign_record
 from meshd.gossip.values import HOST_KEY, LINKS_KEY, LearnedValue, LinksValue, encode_value, learned_key
 from meshd.ids import Mac, SegmentId, short_id
+from meshd.node.changes import NO_ROOM
 from meshd.node.node import ALL_PARTS_S
 from meshd.node.peers import PeerTable
 from tests.sim.meshes import FakeSignatures, Mesh, mesh_key
@@ -127,3 +129,28 @@ def test_everything_else_has_its_turn_while_records_wait(monkeypatch: pytest.Mon
         node.handle_timer(now + step * 0.001)
     assert len(ticks) >= 0.1 / ALL_PARTS_S - 1
     assert len(ticks) <= 0.1 / ALL_PARTS_S + 1
+
+
+def test_a_mesh_that_knows_as_many_hosts_as_it_may_says_so_and_a_restart_of_all_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_ORIGINS", 3)
+    mesh = Mesh(seed=1, hosts=4)
+    *known, late = mesh.hosts
+    mesh.start(known)
+    mesh.wait(mesh.meshed, 3.0)
+    gone = known.pop()
+    gone.stop()
+    mesh.run(1.0)
+    late.start()
+    mesh.run(20.0)
+    for host in known:
+        assert late.host_id not in host.node.directory.hosts
+        assert host.node.view(mesh.clock_now).notices == (NO_ROOM,)
+    for host in mesh.up:
+        host.stop()
+    mesh.run(1.0)
+    mesh.start([*known, late])
+    mesh.wait(lambda: mesh.meshed() and mesh.owners_right(), 10.0)
+    mesh.assert_unicast(mesh.containers([*known, late]))
+    assert not any(host.node.view(mesh.clock_now).notices for host in mesh.up)
