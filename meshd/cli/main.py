@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from meshd import __version__
+from meshd.cli.common import router
 from meshd.cli.group import EXIT_USAGE, Section, Verb, Verbs
 from meshd.cli.terminal import warn
 from meshd.errors import UserError
@@ -171,6 +172,9 @@ def run(arguments: Sequence[str]) -> int:
         _discard_output()
         return _failed(_system_error(error), error, 1)
     except Exception as error:
+        if (other := _router_of_another_version()) is not None:
+            what = f"this command is meshd {__version__} and the router {other}: they do not understand each other"
+            return _failed(f"{what}; make it the same: meshd stop, then meshd launch --resume", error, 1)
         what = f"unexpected {type(error).__name__}: {error}"
         hint = "this is a bug, please report it; MESHD_DEBUG=1 shows the traceback"
         return _failed(f"{what}; {hint}", error, EXIT_BUG)
@@ -210,6 +214,15 @@ def _discard_output() -> None:
 def _path_of(words: Sequence[str]) -> str:
     """Of the verb that was called; click does not say where an option lacks its argument."""
     return f"meshd {words[0]}" if words[0] in cli.list_commands(click.Context(cli)) else "meshd"
+
+
+def _router_of_another_version() -> str | None:
+    """Its version, where one runs that is not ours: after an update the former one goes on until it is stopped."""
+    try:
+        version = router().version().get("version")
+    except (UserError, OSError):
+        return None
+    return version if isinstance(version, str) and version != __version__ else None
 
 
 def _system_error(error: OSError) -> str:

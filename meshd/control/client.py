@@ -149,7 +149,7 @@ class ControlClient:
 def _decode(status: int, text: bytes) -> dict[str, object]:
     try:
         answer = json.loads(text) if len(text) <= limits.MAX_RESPONSE else None
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise UserError(

@@ -16,6 +16,7 @@ from meshd.cli.group import Verbs
 from meshd.control.client import ControlClient
 from meshd.errors import UserError
 from tests.cli.conftest import Meshd
+from tests.control.fake import FakeHandlers
 
 VERBS = main_module.cli.list_commands(click.Context(main_module.cli))
 WITH_VERBS_OF_ITS_OWN = ("key",)
@@ -206,3 +207,18 @@ def test_closed_descriptors_are_nobody_elses(tmp_path: Path, closed: str) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert told.read_text() == "[True, True, True, '']"
+
+
+def test_a_router_of_another_version_is_no_bug(
+    meshd: Meshd, router: FakeHandlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an update the former router goes on: it says less, or says it otherwise."""
+    monkeypatch.setattr(ControlClient, "status", lambda _client: {"Ready": True})
+    assert meshd("status").status == 70  # the versions are the same: it is a bug
+    monkeypatch.setattr(main_module, "__version__", "0.9.9")
+    outcome = meshd("status")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == (
+        "meshd: this command is meshd 0.9.9 and the router 0.1.0: they do not understand each other; "
+        "make it the same: meshd stop, then meshd launch --resume\n"
+    )

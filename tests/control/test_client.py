@@ -80,6 +80,10 @@ def test_no_permission_says_run_as_root(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
+        (
+            http(b'{"a":' + b"[" * 50_000),
+            "meshd gave an answer that is not JSON (HTTP 200); is it the same version as this command?",
+        ),
         (b"", "meshd closed the connection before it answered; it is ending or busy, see its log"),
         (
             b"not http at all\r\n\r\n",
