@@ -174,7 +174,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if (other := _router_of_another_version()) is not None:
             what = f"this command is meshd {__version__} and the router {other}: they do not understand each other"
-            return _failed(f"{what}; make it the same: meshd stop, then meshd launch --resume", error, 1)
+            return _failed(f"{what}; stop it, and launch it again", error, 1)
         what = f"unexpected {type(error).__name__}: {error}"
         hint = "this is a bug, please report it; MESHD_DEBUG=1 shows the traceback"
         return _failed(f"{what}; {hint}", error, EXIT_BUG)

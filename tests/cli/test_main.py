@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -220,5 +221,18 @@ def test_a_router_of_another_version_is_no_bug(
     assert (outcome.status, outcome.out) == (1, "")
     assert outcome.err == (
         "meshd: this command is meshd 0.9.9 and the router 0.1.0: they do not understand each other; "
-        "make it the same: meshd stop, then meshd launch --resume\n"
+        "stop it, and launch it again\n"
     )
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_an_interrupt_while_the_verbs_are_loaded(tmp_path: Path, ignored: bool) -> None:
+    """Played by a click that is interrupted itself. A shell's background job goes on."""
+    (tmp_path / "click.py").write_text("import os, signal, sys\nos.kill(os.getpid(), signal.SIGINT)\nsys.exit(7)\n")
+    handler = "SIG_IGN" if ignored else "default_int_handler"
+    program = (
+        f"import signal, sys\nsignal.signal(signal.SIGINT, signal.{handler})\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        "from meshd.cli.entry import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (7 if ignored else -signal.SIGINT, b"")
