@@ -184,6 +184,8 @@ def test_where_the_kernel_does_not_cut_the_engine_does(wire: Wire) -> None:
     packet = tcp(bytes(30_000))
     for _ in range(3):  # the first time it is found out
         assert wire.carry(super_frame(packet, 1306)) == cut(packet, 1306)
+        wire.a.engine.peer_counters()
+        assert not wire.a.port.segmenting
     assert wire.a.engine.drops.as_dict() == {}
     counters = wire.a.engine.peer_counters()[PEER]
     assert (counters.datagrams_out, counters.frames_out) == (1 + 3 * 23, 1 + 3 * 23)

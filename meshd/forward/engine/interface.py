@@ -95,7 +95,8 @@ class FramePort(Protocol):
 
 
 class DatagramPort(Protocol):
-    """One UDP socket of one address family. Non-blocking. `direct` as in a FramePort: `fileno` is a UDP socket's."""
+    """One UDP socket of one address family. Non-blocking. `direct` as in a FramePort: `fileno` is a UDP socket's, and an attribute
+    `segmenting` is made false where UDP_SEGMENT is refused."""
 
     family: int  # 4 or 6
 

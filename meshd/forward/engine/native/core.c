@@ -194,6 +194,7 @@ PyTypeObject *make_core_type(void)
         {"add_port", add_port, METH_VARARGS, NULL},
         {"overflow", overflow, METH_VARARGS, NULL},
         {"in_vain", in_vain, METH_O, NULL},
+        {"segmenting", segmenting, METH_O, NULL},
         {"make_peer", make_peer, METH_O, NULL},
         {"open_peer", open_peer, METH_VARARGS, NULL},
         {"open_through", open_through, METH_VARARGS, NULL},

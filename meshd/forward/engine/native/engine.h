@@ -328,6 +328,7 @@ PyObject *hold(PyObject *core, PyObject *unused), *release(PyObject *core, PyObj
 struct port *port_of(struct core *core, int number);
 void tables_release(struct core *core);
 PyObject *add_port(PyObject *core, PyObject *args), *overflow(PyObject *core, PyObject *args), *in_vain(PyObject *core, PyObject *number);
+PyObject *segmenting(PyObject *core, PyObject *number);
 PyObject *make_peer(PyObject *core, PyObject *slot), *open_peer(PyObject *core, PyObject *args), *open_through(PyObject *core, PyObject *args);
 PyObject *close_peer(PyObject *core, PyObject *peer), *add_key(PyObject *core, PyObject *args);
 PyObject *take_bytes(PyObject *core, PyObject *number), *drop_key(PyObject *core, PyObject *number);

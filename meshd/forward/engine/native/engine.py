@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 from meshd.crypto.aead import Suite
 from meshd.crypto.replay import ReplayWindow
@@ -27,6 +27,10 @@ from meshd.forward.engine.tables import MAX_FLOWS, FlowTable, Peer, ReceiveKey
 from meshd.ids import Endpoint, Relayed, ShortId, SlotId
 
 __all__ = ["NativeEngine", "descriptor"]
+
+
+class _Segmenting(Protocol):
+    segmenting: bool
 
 
 class NativeEngine(PythonEngine):
@@ -167,6 +171,9 @@ class NativeEngine(PythonEngine):
             key.bytes += self.core.take_bytes(index)
         for peer in self._peers.values():
             self._account_peer(peer)
+        for port in self._ports:
+            if not self.core.segmenting(self._numbers[port.family]):
+                cast(_Segmenting, port).segmenting = False  # `status` asks the port
         return super().peer_counters()
 
     # inside

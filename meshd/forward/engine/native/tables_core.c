@@ -55,6 +55,19 @@ PyObject *in_vain(PyObject *self, PyObject *number)
     return result;
 }
 
+/* segmenting(port) → whether it has UDP_SEGMENT, as far as has been found out. */
+PyObject *segmenting(PyObject *self, PyObject *number)
+{
+    struct core *core = (struct core *)self;
+    struct port *port = port_of(core, (int)PyLong_AsLong(number));
+    if (!port)
+        return NULL;
+    core_hold(core);
+    PyObject *result = PyBool_FromLong(port->segmenting);
+    core_release(core);
+    return result;
+}
+
 static void close_peer_of(struct peer *peer)
 {
     Py_CLEAR(peer->key);
