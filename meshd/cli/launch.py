@@ -161,6 +161,10 @@ def launch(
     result = start(options, paths, warn)
     for warning in result.warnings:
         warn(warning)
+    if result.founded and options.peers:
+        warn(
+            "no key was given, so this is a new mesh; to join that of the peers instead: meshd stop, then meshd key set"
+        )
     say(_json(result) if as_json else _told(result, show_key=is_terminal(sys.stdout)))
     return 0
 

@@ -170,6 +170,16 @@ def test_the_founder_prints_the_one_command_for_the_others_without_the_key(meshd
     assert KEY not in outcome.out + outcome.err
 
 
+def test_who_names_peers_and_gives_no_key_is_told_that_this_is_a_new_mesh(meshd: Meshd, daemon: Daemon) -> None:
+    """On the second host it is a mistake, and all looks well until nobody answers."""
+    assert "new mesh" not in meshd("launch", "--peers", "host1").err
+    daemon.result = Result(founded=True)
+    assert "new mesh" not in meshd("launch").err
+    assert (
+        "new mesh; to join that of the peers instead: meshd stop, then meshd key set\n" in meshd("launch", "host1").err
+    )
+
+
 def test_on_a_terminal_the_key_is_shown_but_in_no_command(
     meshd: Meshd, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
