@@ -29,7 +29,7 @@ def reset(force: bool, as_json: bool) -> None:
     """
     from meshd.daemon.lifecycle import reset as reset_host
 
-    existed = reset_host(Paths.from_environment(), force=force)
+    existed = reset_host(Paths.from_environment(), force=force, progress=warn)
     if as_json:
         say(render_json({"Reset": existed}))
     elif not existed:

@@ -27,7 +27,7 @@ def stop(as_json: bool) -> None:
     """
     from meshd.daemon.stopping import stop as stop_router
 
-    stopped = stop_router(Paths.from_environment())
+    stopped = stop_router(Paths.from_environment(), warn)
     if as_json:
         say(render_json({"Stopped": stopped}))
     elif not stopped:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -28,14 +28,14 @@ from meshd.errors import UserError
 __all__ = ["old_log", "reset"]
 
 
-def reset(paths: Paths, *, force: bool = False) -> bool:
+def reset(paths: Paths, *, force: bool = False, progress: Callable[[str], None] = lambda text: None) -> bool:
     """Stop, then remove bridge, containers' interfaces, firewall rule, identity, key and state. False: nothing was there.
 
     Raises UserError for a router that does not answer, unless `force`.
     """
     if not lock_is_free(paths.lock) and not force:
         _check_answer(paths)
-    stop(paths)
+    stop(paths, progress)
     with _held(paths):
         bridges = _bridges_of(paths)
         existed = paths.db.exists()

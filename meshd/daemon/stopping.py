@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,22 +24,35 @@ __all__ = ["STOP_TIMEOUT_S", "stop"]
 STOP_TIMEOUT_S = 10.0
 TERM_TIMEOUT_S = 5.0
 KILL_TIMEOUT_S = 3.0
+PROGRESS_AFTER_S = 1.0
 _POLL_S = 0.02
 
 
-def stop(paths: Paths) -> bool:
-    """End the router in order; False: none was running. Raises UserError when it can be ended neither so nor by force."""
+def stop(paths: Paths, progress: Callable[[str], None] = lambda text: None) -> bool:
+    """End the router in order; False: none was running. Raises UserError when it can be ended neither so nor by force.
+
+    `progress` is told what is waited for once that takes over a second.
+    """
     running = not lock_is_free(paths.lock)
     if running:
+        timer = threading.Timer(PROGRESS_AFTER_S, progress, ["waiting for the router to end …"])
+        timer.start()
         try:
-            ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).stop()
-            told = True
-        except UserError:
-            told = False
-        if not (told and _wait(lambda: lock_is_free(paths.lock), STOP_TIMEOUT_S)):
-            _end_by_force(paths)
+            _end(paths)
+        finally:
+            timer.cancel()
     clear_lock(paths.lock, paths.pid_file, paths.supervisor_pid_file, paths.socket)
     return running
+
+
+def _end(paths: Paths) -> None:
+    try:
+        ControlClient(paths.socket, timeout=STOP_TIMEOUT_S).stop()
+        told = True
+    except UserError:
+        told = False
+    if not (told and _wait(lambda: lock_is_free(paths.lock), STOP_TIMEOUT_S)):
+        _end_by_force(paths)
 
 
 def _end_by_force(paths: Paths) -> None:

@@ -75,11 +75,11 @@ class Daemon:
     def run_router(self, options: LaunchOptions, paths: Paths) -> int:
         return self.router_status
 
-    def stop(self, paths: Paths) -> bool:
+    def stop(self, paths: Paths, progress: Callable[[str], None]) -> bool:
         self.folders.append(paths.run)
         return self.found
 
-    def reset(self, paths: Paths, *, force: bool = False) -> bool:
+    def reset(self, paths: Paths, *, force: bool = False, progress: Callable[[str], None]) -> bool:
         self.forced.append(force)
         return self.found
 

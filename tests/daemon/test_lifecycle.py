@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,32 @@ def test_a_router_that_does_not_end_is_ended(
     assert process.wait(10) == -number
     assert lock_is_free(paths.lock)
     assert list(paths.run.iterdir()) == []
+
+
+def test_a_wait_is_told(
+    paths: Paths,
+    control: Control,
+    router: Callable[[str], subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The router ends when the user has been told, and not before."""
+    told = threading.Event()
+    process = router(SILENT)
+    monkeypatch.setattr(stopping, "PROGRESS_AFTER_S", 0.01)
+
+    def answer() -> None:
+        assert told.wait(10)
+        process.kill()
+
+    control.answer = answer
+    lines: list[str] = []
+
+    def tell(text: str) -> None:
+        lines.append(text)
+        told.set()
+
+    assert stop(paths, tell)
+    assert lines == ["waiting for the router to end …"]
 
 
 def test_supervisor_and_router_are_ended_together(
