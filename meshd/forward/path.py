@@ -265,9 +265,11 @@ class PathMonitor:
 
     @property
     def loss(self) -> float:
-        """The lost part of the last 64 probes that are decided, 0.0 to 1.0."""
+        """The lost part of the last 64 probes that are decided, since the start or the death of the path, 0.0 to 1.0."""
         lost, decided = self._tally()
-        return lost / decided if decided else 0.0
+        if not decided:
+            return 1.0 if self.state is PathState.DEAD else 0.0
+        return lost / decided
 
     def next_event(self) -> PathChange | None:
         return self._changes.popleft() if self._changes else None

@@ -113,6 +113,17 @@ def test_silence_kills_a_living_path_within_three_seconds() -> None:
     assert set(wire.gaps()[-8:]) == {PROBE_INTERVAL}  # dead: probed, slowly
 
 
+def test_a_path_that_has_just_died_loses_everything() -> None:
+    wire = Wire()
+    wire.run(110.0)
+    assert wire.monitor.loss == 0.0
+    wire.rtt = None
+    while wire.monitor.state is not DEAD:
+        assert wire.now < 115.0
+        wire.run(wire.now + 0.05)
+    assert wire.monitor.loss == 1.0
+
+
 def test_never_answered_is_dead_too() -> None:
     wire = Wire(rtt=None)
     wire.run(105.0)
