@@ -81,7 +81,9 @@ class OwnRecords:
 
     def _endpoints(self) -> tuple[Endpoint, ...]:
         """What the user says, then where others saw us: such an address has worked for somebody."""
-        found = (*list(self._observed.values())[-MAX_OBSERVED:], *self._config.endpoints)
+        seen = self._observed.values()
+        latest = list(dict.fromkeys(reversed(seen)))[:MAX_OBSERVED]  # different ones: most neighbours may see the same
+        found = (*(address for address in dict.fromkeys(seen) if address in latest), *self._config.endpoints)
         endpoints = (*self._config.advertise, *(Endpoint(address, self._config.port) for address in found))
         return tuple(dict.fromkeys(endpoints))[:MAX_ENDPOINTS]
 

@@ -87,6 +87,14 @@ def test_where_others_see_us_comes_first_and_the_last_few_only(node: Node) -> No
     assert MAX_OBSERVED < MAX_ENDPOINTS
 
 
+def test_what_most_neighbours_see_pushes_out_nothing_else(node: Node) -> None:
+    """A host behind a NAT for IPv4, that most neighbours reach over IPv6."""
+    node.own.seen_at(FAR, "203.0.113.1", 1.0)
+    for number in range(2 * MAX_OBSERVED):
+        node.own.seen_at(HostId(bytes([number]) * 16), "2001:db8::1", 2.0)
+    assert endpoints(node) == ["203.0.113.1:6783", "[2001:db8::1]:6783", "10.0.0.1:6783"]
+
+
 def test_what_is_no_news_is_not_said_again(node: Node) -> None:
     node.own.seen_at(FAR, "203.0.113.1", 1.0)
     before = node.gossip.store.own.epoch, node.gossip.get(HOST_KEY)
