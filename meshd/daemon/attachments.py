@@ -266,7 +266,10 @@ class Attachments:
     # ── what happens by itself
 
     async def link_removed(self, host_end: str) -> None:
-        """A host end is gone: its namespace has ended, or somebody removed the interface. Told late, it may be there anew."""
+        """A host end is gone: its namespace has ended, or somebody removed the interface alone: then it is plugged in again.
+
+        Told late, it may be there anew.
+        """
         async with self._change:
             ours = [attachment for attachment in self._by_namespace.values() if attachment.host_end == host_end]
             if not ours or await self._plugging.is_there(host_end):
@@ -275,10 +278,33 @@ class Attachments:
                 self._by_namespace.pop(attachment.namespace)
                 self._directory.detach(attachment.id)
                 await self._guards.remove(host_end)
+                if await self._plugged_again(attachment):
+                    continue
                 _log.info("%s has gone, and its attachment with it", attachment.name)
                 # a process or a named namespace: nobody starts it again under this name
                 if not of_docker(attachment.id) or attachment.id in self._removed:
                     await self._unwant(attachment.id)
+
+    async def _plugged_again(self, attachment: Attachment) -> bool:
+        try:
+            target = await resolve_target(attachment.id, self._engine)
+        except UserError:
+            return False
+        if target.namespace.inode != attachment.namespace:
+            return False
+        request = AttachRequest(
+            container=attachment.id,
+            addresses=attachment.addresses,
+            ifname=attachment.ifname,
+            port_security=attachment.port_security,
+        )
+        try:
+            await self._attach(target, request, attachment.mac)
+        except UserError as error:
+            _log.info("%s cannot be plugged in again: %s", attachment.name, error)
+            return False
+        _log.warning("somebody removed the interface of %s: it is plugged in again", attachment.name)
+        return True
 
     async def links_resync(self, present: Collection[str]) -> None:
         for attachment in list(self._by_namespace.values()):

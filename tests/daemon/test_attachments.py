@@ -374,9 +374,44 @@ def test_links_of_others_are_none_of_ours(world: World) -> None:
         assert world.as_seen() == seen
         await world.attachments.links_resync([])  # a list from before it was plugged in
         assert world.as_seen() == seen
-        world.plugged.clear()
+        world.end("web")
         await world.attachments.links_resync([])
         assert world.attachments.views() == ()
+
+    play(test())
+
+
+@pytest.mark.parametrize("word", ["web", "netns:blue", "pid:7"])
+def test_an_interface_that_somebody_removed_is_plugged_in_again(world: World, word: str) -> None:
+    """As long as it is the same namespace; else a container's own start is what counts, and others' is none."""
+    box = world.container(word, 100, id="" if word == "web" else word)
+
+    async def test() -> None:
+        await world.plug_in(word, ONE, TWO, ifname="eth1", port_security=True)
+        seen, guarded = world.as_seen(), dict(world.guarded)
+        (end,) = world.plugged
+        world.plugged.clear()
+        await world.attachments.link_removed(end)
+        assert (world.as_seen(), world.guarded) == (seen, guarded)
+        world.plugged.clear()
+        box.namespace = 200
+        await world.attachments.link_removed(end)
+        assert (world.plugged, world.published, world.attachments.views()) == ({}, {}, ())
+        assert list(world.disk) == ([box.id] if word == "web" else [])
+
+    play(test())
+
+
+def test_one_that_cannot_be_plugged_in_again_is_gone(world: World) -> None:
+    world.container("netns:blue", 100, id="netns:blue")
+
+    async def test() -> None:
+        await world.plug_in("netns:blue", ONE)
+        (end,) = world.plugged
+        world.plugged.clear()
+        world.plug_failure = OSError(errno.EPERM, "no")
+        await world.attachments.link_removed(end)
+        assert world.as_seen() == ({}, {}, {}, ())
 
     play(test())
 

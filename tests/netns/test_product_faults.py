@@ -219,6 +219,20 @@ def test_what_somebody_changes_on_the_bridge_is_put_right(pair: Pair, change: tu
     until(lambda: json.loads(host.ip("-j", "link", "show", "meshd")) == [before], "it is as it was")
 
 
+def test_a_containers_interface_that_somebody_deletes_comes_back(pair: Pair) -> None:
+    """At either end; under its MAC, and with its addresses."""
+    host, container = pair.first, pair.containers[0]
+    ps, mac = host.meshd("ps").out, container.mac()
+    (end,) = (link["ifname"] for link in json.loads(host.ip("-j", "link")) if link["ifname"].startswith("mv"))
+    for space, name in ((host, end), (container, "mesh0")):
+        deleted = time.monotonic()
+        space.ip("link", "del", name)
+        until(container.has, "it is there again")
+        container.reach(ADDRESSES[1])
+        print("seconds:", round(time.monotonic() - deleted, 2))  # pytest -rP shows it
+        assert (host.meshd("ps").out, container.mac()) == (ps, mac)
+
+
 def is_port(host: Host, name: str) -> bool:
     return "master meshd" in host.ip("link", "show", name)
 
