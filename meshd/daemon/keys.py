@@ -103,7 +103,13 @@ def load_key(paths: Paths) -> MeshKey:
     """The stored key. Raises UserError when there is none or it cannot be read."""
     if not paths.key_file.exists():
         raise UserError("this host has no mesh key yet", hint="`meshd launch` makes one, or `meshd key new`")
-    return MeshKey.parse(_read(paths.key_file, "key"))
+    try:
+        return MeshKey.parse(_read(paths.key_file, "key"))
+    except UserError as error:
+        raise UserError(
+            f"the key that is stored in {paths.key_file} cannot be used: {error.args[0]}",
+            hint="`meshd key set` replaces it; `meshd key show` on another host of the mesh prints it",
+        ) from error
 
 
 def set_key(paths: Paths, text: str) -> None:

@@ -69,6 +69,7 @@ class Router:
         self._started = self._clock()
         self._closing = contextlib.AsyncExitStack()
         self._ready = False
+        self._warnings: tuple[str, ...] = ()  # of the start, for `launch`
         self._complete = False  # the start: from then on what it made stays at the end
         self._boot_task: asyncio.Task[None] | None = None
         self._hosts_task: asyncio.Task[None] | None = None
@@ -92,6 +93,7 @@ class Router:
     async def _start(self) -> None:
         identity, key = await asyncio.to_thread(self._load_secrets)
         state = await asyncio.to_thread(State, self._paths.database)
+        self._warnings = (state.warning,) if state.warning else ()
         self._writer = StateWriter(state)
         self._closing.callback(self._writer.close)
         boot = await asyncio.to_thread(_raise_boot, state)
@@ -314,7 +316,7 @@ class Router:
             nickname=self._node.nickname,
             pid=os.getpid(),
             addresses=list(self._underlay.endpoints),
-            warnings=list(self._devices.capturing.warnings),
+            warnings=[*self._warnings, *self._devices.capturing.warnings],
         )
 
     def _node_view(self) -> NodeView:

@@ -75,6 +75,7 @@ class State:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.warning = ""  # for the user: what was found damaged
         self._connection = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -86,6 +87,7 @@ class State:
         except sqlite3.DatabaseError as error:
             aside = self._set_aside()
             _log.warning("%s is damaged (%s): moved to %s, starting with none of it", self._path, error, aside.name)
+            self.warning = f"{self._path} was damaged: targets and attachments are forgotten; it is now {aside.name}"
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:

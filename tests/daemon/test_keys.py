@@ -127,11 +127,15 @@ def test_a_file_that_is_no_key_is_refused_without_showing_it(paths: Paths, tmp_p
 
 
 def test_a_stored_key_that_is_damaged_is_not_replaced(paths: Paths) -> None:
-    paths.key_file.write_text(KEY[:-1])
-    for options in (LaunchOptions(), LaunchOptions(key=Secret(KEY))):
-        with pytest.raises(UserError, match="cut short"):
-            settle_key(options, paths)
-    assert paths.key_file.read_text() == KEY[:-1]
+    """And the line leads out of it: `meshd key show` on this host says no more than it."""
+    for text, what in ((KEY[:-1], "cut short"), ("", "is empty")):
+        paths.key_file.write_text(text)
+        for options in (LaunchOptions(), LaunchOptions(key=Secret(KEY))):
+            with pytest.raises(UserError, match=what) as refused:
+                settle_key(options, paths)
+            assert str(refused.value).startswith(f"the key that is stored in {paths.key_file} cannot be used: ")
+            assert refused.value.hint.startswith("`meshd key set` replaces it; ")
+        assert paths.key_file.read_text() == text
 
 
 # ── `meshd key`

@@ -160,6 +160,18 @@ def test_an_attachment_that_cannot_be_read_is_left_out(
 # ── a database that is not as it should be
 
 
+def test_a_damaged_database_is_told(path: Path) -> None:
+    state = State(path)
+    state.close()
+    assert state.warning == ""
+    path.write_bytes(b"no database at all " * 100)
+    state = State(path)
+    state.close()
+    assert state.warning == (
+        f"{path} was damaged: targets and attachments are forgotten; it is now {path.name}.damaged-1"
+    )
+
+
 def test_a_damaged_database_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.parent.mkdir()
     for number in (1, 2):
