@@ -49,7 +49,8 @@ class UdpPort:
 
     def __init__(self, sock: socket.socket) -> None:
         self.family: int = 6 if sock.family == socket.AF_INET6 else 4
-        self.segmenting = True
+        # A kernel that does not know it passes over it in a send, and finds the whole buffer too long.
+        self.segmenting = _try_option(sock, socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
         self._socket = sock
         self._receive = sock.recvmsg
         self._send: Callable[..., int] = sock.sendmsg

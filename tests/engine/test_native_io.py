@@ -191,6 +191,16 @@ def test_where_the_kernel_does_not_cut_the_engine_does(wire: Wire) -> None:
     assert (counters.datagrams_out, counters.frames_out) == (1 + 3 * 23, 1 + 3 * 23)
 
 
+def test_a_port_without_udp_segment_is_not_asked_for_it() -> None:
+    with ExitStack() as stack:
+        wire = Wire(4, NativeEngine, stack)
+        assert wire.a.engine.core.segmenting(0)
+        wire.a.port.segmenting = False
+        frames, upcalls = wire.a.frames, wire.a.upcalls
+        later = NativeEngine(frames, [wire.a.port], upcalls, origin=wire.a.origin, boot=1, clock=lambda: NOW)
+        assert not later.core.segmenting(0)
+
+
 def test_what_is_too_long_for_the_device_is_said(wire: Wire) -> None:
     wire.warm()
     wire.a.engine.set_path(PEER, wire.b.port.local, 66_000)

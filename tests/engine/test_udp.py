@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from meshd.ids import Endpoint
 from meshd.net.udp import PASSED_OVER, SOCKET_BUFFER, UdpPort, open_udp_port
 
 WAIT_MS = 5000
+Buffer = bytes | bytearray | memoryview
+UDP_SEGMENT = 103  # linux/udp.h
 
 
 @pytest.fixture(params=[4, 6])
@@ -137,6 +140,29 @@ def test_without_udp_segment_the_port_cuts_and_remembers(ports: tuple[UdpPort, U
     assert refusing.calls == 4
     assert a.send((b"aaaa", b"bb"), 4, b.local) is None
     assert refusing.calls == 6
+    assert datagrams(b, 2) == [b"aaaa", b"bb"]
+
+
+class Old(socket.socket):
+    """Of a kernel from before UDP_SEGMENT: it does not know the option, and passes over it in a send."""
+
+    def setsockopt(self, level: int, option: int, value: int | Buffer | None, *rest: int) -> None:  # type: ignore[override]
+        if (level, option) == (socket.IPPROTO_UDP, UDP_SEGMENT):
+            raise OSError(errno.ENOPROTOOPT, "no such option")
+        super().setsockopt(level, option, value, *rest)
+
+    def sendmsg(self, parts: Iterable[Buffer], control: object = (), flags: int = 0, address: Any = None) -> int:  # type: ignore[override]
+        return super().sendmsg(parts, (), flags, address)
+
+
+def test_a_kernel_that_passes_over_udp_segment_is_not_asked_for_it(ports: tuple[UdpPort, UdpPort]) -> None:
+    """It would send all as one datagram, or find that too long."""
+    _, b = ports
+    with Old(socket.AF_INET if b.family == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        port = UdpPort(sock)
+        assert not port.segmenting
+        assert port.send((b"aaaa", b"bb"), 4, b.local) is None
     assert datagrams(b, 2) == [b"aaaa", b"bb"]
 
 

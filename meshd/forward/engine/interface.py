@@ -96,7 +96,7 @@ class FramePort(Protocol):
 
 class DatagramPort(Protocol):
     """One UDP socket of one address family. Non-blocking. `direct` as in a FramePort: `fileno` is a UDP socket's, and an attribute
-    `segmenting` is made false where UDP_SEGMENT is refused."""
+    `segmenting` says whether there is UDP_SEGMENT, and is made false where it is refused."""
 
     family: int  # 4 or 6
 

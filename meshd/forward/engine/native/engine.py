@@ -60,7 +60,10 @@ class NativeEngine(PythonEngine):
         self._ports = ports
         self._asking.outbound = cast(FlowTable[bytes], outbound)
         self._asking.inbound = cast(FlowTable[InboundKey], inbound)
-        self._numbers = {port.family: self.core.add_port(port, descriptor(port), port.family) for port in ports}
+        self._numbers = {
+            port.family: self.core.add_port(port, descriptor(port), port.family, getattr(port, "segmenting", True))
+            for port in ports
+        }
         self._outbound_half = cast(NativeOutbound, self._outbound)
         self._outbound_half.engine = self
         self._inbound_half = cast(NativeInbound, self._inbound)

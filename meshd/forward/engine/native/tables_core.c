@@ -5,19 +5,19 @@
 
 #include "engine.h"
 
-/* add_port(port, fd, family) → its number; fd -1: a memory device. */
+/* add_port(port, fd, family, segmenting) → its number; fd -1: a memory device. */
 PyObject *add_port(PyObject *self, PyObject *args)
 {
     struct core *core = (struct core *)self;
     PyObject *object;
-    int fd, family;
-    if (!PyArg_ParseTuple(args, "Oii", &object, &fd, &family))
+    int fd, family, has_segment;
+    if (!PyArg_ParseTuple(args, "Oiip", &object, &fd, &family, &has_segment))
         return NULL;
     if (core->port_count == MAX_PORTS) {
         PyErr_SetString(PyExc_ValueError, "too many ports");
         return NULL;
     }
-    core->ports[core->port_count] = (struct port){.object = Py_NewRef(object), .fd = fd, .family = family, .segmenting = true};
+    core->ports[core->port_count] = (struct port){.object = Py_NewRef(object), .fd = fd, .family = family, .segmenting = has_segment};
     return PyLong_FromLong(core->port_count++);
 }
 
