@@ -77,7 +77,8 @@ class FramePort(Protocol):
     """The local side: a TAP with vnet_hdr, a pcap port, or a memory device in tests. Non-blocking.
 
     Where an attribute `direct` is true, the native engine reads and writes the descriptor itself: one packet is one frame, with its
-    vnet header in front. It asks `fileno` for it at each pump, and takes a closed port (-1) for one that is down.
+    vnet header in front. It asks `fileno` for it at each pump, and takes a closed port (-1) for one that is down. Both engines
+    then rely on the descriptor being readable as long as something waits.
     """
 
     def fileno(self) -> int: ...
@@ -324,7 +325,10 @@ class Engine(Protocol):
 
     # the packet path
     def pump_frames(self, now: float) -> bool:
-        """Move frames outward until the port is empty or the budget (1 ms or 1 MiB) is used; True: more is waiting."""
+        """Move frames outward until the port is empty or the budget (1 ms or 1 MiB) is used; True: more may be waiting.
+
+        After a while without any, one frame: see `PythonEngine`.
+        """
         ...
 
     def pump_datagrams(self, port: DatagramPort, now: float) -> bool:

@@ -28,6 +28,7 @@ __all__ = ["PUMP_BYTES", "PUMP_SECONDS", "PythonEngine"]
 
 PUMP_SECONDS = 0.001
 PUMP_BYTES = 1 << 20
+QUIET_SECONDS = 0.0002  # without a frame or datagram: the engine has nothing to do
 
 
 class PythonEngine:
@@ -53,12 +54,15 @@ class PythonEngine:
     ) -> None:
         self.drops = self._new_drops()
         self._frames = frames
+        self._ports = ports
         self._clock = clock
         self._new_aead = aead_factory
         self._peers: dict[SlotId, Peer] = {}
         self._keys: dict[int, ReceiveKey] = {}
         self._overflow: dict[int, int] = {}  # by address family: what the kernel had dropped at the last read
         self._now = float("-inf")
+        self._moved_at = float("inf")  # when a pump had something last
+        self._fresh: set[FramePort | DatagramPort] = set()  # see `_is_first`
         self._asking = Asking(upcalls, self.drops, self._peer)
         self._outbound = self._outbound_type(self._asking, self.drops, ports, origin, boot)
         self._relaying = self._relaying_type(self._asking, self.drops, self._keys, aead_factory, origin)
@@ -188,7 +192,8 @@ class PythonEngine:
         """Raises OSError when the frame port does (EBADFD: the device is gone); what was read before has been sent."""
         self._now = now
         read, capture = self._frames.read, self._outbound.capture
-        deadline, budget = self._clock() + PUMP_SECONDS, PUMP_BYTES
+        started, budget = self._clock(), PUMP_BYTES
+        alone = self._is_first(self._frames, started)
         try:
             while budget > 0:
                 data = read()
@@ -196,7 +201,8 @@ class PythonEngine:
                     return False
                 budget -= len(data)
                 capture(data, now)
-                if self._clock() >= deadline:
+                self._moved_at = self._clock()
+                if alone or self._moved_at >= started + PUMP_SECONDS:
                     return True
             return True
         finally:
@@ -205,7 +211,8 @@ class PythonEngine:
     def pump_datagrams(self, port: DatagramPort, now: float) -> bool:
         self._now = now
         receive, take = port.receive, self._inbound.receive
-        deadline, budget = self._clock() + PUMP_SECONDS, PUMP_BYTES
+        started, budget = self._clock(), PUMP_BYTES
+        alone = self._is_first(port, started)
         try:
             while budget > 0:
                 received = receive()
@@ -214,11 +221,26 @@ class PythonEngine:
                 budget -= len(received[0])
                 self._count_overflow(port, received[3])
                 take(received, now)
-                if self._clock() >= deadline:
+                self._moved_at = self._clock()
+                if alone or self._moved_at >= started + PUMP_SECONDS:
                     return True
             return True
         finally:
             self._inbound.flush()
+
+    def _is_first(self, port: FramePort | DatagramPort, started: float) -> bool:
+        """Is this the port's first pump since the engine had nothing to do? Then it takes one frame, or one read of datagrams.
+
+        Whether there are more the wait for the next one tells. Mostly there are not, and the read that finds nothing would
+        stand between the frame and its being sent. Only where all that waits makes the descriptor readable: libpcap may hold
+        some back.
+        """
+        if started - self._moved_at >= QUIET_SECONDS:
+            self._fresh = {self._frames, *self._ports}
+        if port not in self._fresh:
+            return False
+        self._fresh.discard(port)
+        return getattr(port, "direct", False)
 
     # what it has seen
 

@@ -23,12 +23,13 @@ static PyObject *make_core(PyTypeObject *type, PyObject *args, PyObject *keyword
     core->capture_memory = malloc(RELAY_HEADER_SIZE + CAPTURE_SIZE + AEAD_TAG_SIZE);
     core->capture = core->capture_memory + RELAY_HEADER_SIZE;
     core->queues = queues;
+    core->moved_at = INT64_MAX;
     bool complete = core->peers && core->capture_memory && thread_prepare(core) && (!queues || queues_prepare(core));
     for (int i = 0; i < MAX_LANES; i++) /* touched, and so real memory, only when needed */
         complete &= (core->lanes[i].data = malloc(LANE_SIZE)) != NULL;
     for (int i = 0; i < RECEIVE_BUFFERS; i++)
         complete &= (core->received[i].data = malloc(RECEIVE_SIZE)) != NULL;
-    if (!complete) {
+    if (!complete || !reading_prepare(core)) {
         Py_DECREF(core);
         return PyErr_NoMemory();
     }
@@ -47,6 +48,7 @@ static void free_core(PyObject *self)
         Py_XDECREF(core->received[i].endpoint);
         free(core->received[i].data);
     }
+    free(core->reading);
     free(core->capture_memory);
     Py_XDECREF(core->source);
     Py_XDECREF(core->relayed);

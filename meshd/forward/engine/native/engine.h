@@ -66,6 +66,7 @@ enum {
     /* As many as there may be in an aggregate of ours, on whatever path. A datagram with more of them goes to Python. */
     MAX_ENTRIES = MAX_ENTRY_SIZE / (ENTRY_HEADER_SIZE + ETHERNET_SIZE),
     UPCALL_QUEUE_SIZE = 4 << 20,
+    QUIET_NANOSECONDS = 200000, /* without a frame or datagram: the engine has nothing to do */
     TURN_NANOSECONDS = 200000, /* a pump's, in a thread: turns cost nothing there, and the other direction waits for its own */
     MAX_IN_VAIN = 8, /* pumps of a port that is said to be readable and is not, before the thread looks away for a moment */
     MAX_BEHIND = 64, /* captures of one flow that wait for Python before others of it go past them */
@@ -76,6 +77,7 @@ struct port {
     int fd, family;
     bool segmenting;
     uint32_t overflow; /* the port's count of what the kernel dropped, as last seen */
+    uint32_t pause;    /* after which one of the core's pauses it was pumped last */
     uint32_t in_vain;  /* pumps since the last one that something came of */
     uint32_t rests;    /* how often the thread looked away for that reason */
 };
@@ -188,6 +190,9 @@ struct core {
     PyObject *error[3];    /* an exception that ends the pump */
     bool failed;
     double now;
+    int64_t moved_at; /* when a pump had something last, in ns */
+    uint32_t pauses;  /* how often there was nothing to do for a while … */
+    uint32_t pause;   /* … and after which of them the frame port was pumped last */
 
     /* outbound */
     PyObject *frames; /* borrowed: the frame port of this pump, and its descriptor */
@@ -202,8 +207,10 @@ struct core {
 
     /* inbound */
     struct received received[RECEIVE_BUFFERS];
+    struct reading *reading;
     int next_buffer;
-    bool large; /* the last read brought large buffers */
+    bool large;   /* the last read brought large buffers */
+    bool drained; /* it brought fewer than there was room for: nothing is left */
     struct series series;
     struct receive_key *series_key;
     struct flow *series_flow;
@@ -271,6 +278,19 @@ static inline void count_drop(struct core *core, unsigned reason, uint64_t count
 /* How long a pump may go on before the other direction has its turn, in ns. */
 static inline int64_t turn_of(const struct core *core) { return core->threaded ? TURN_NANOSECONDS : PUMP_NANOSECONDS; }
 
+int64_t nanoseconds(struct core *core); /* io.c */
+
+/* Is this the port's first pump since the engine had nothing to do? Then it takes one frame, or one read of datagrams, and leaves it to
+ * the wait for the next one to say whether there are more. Mostly there are not, and the read that finds nothing would stand between the
+ * frame and its being sent. */
+static inline bool is_first(struct core *core, uint32_t *pause, int64_t now)
+{
+    core->pauses += now - core->moved_at >= QUIET_NANOSECONDS;
+    bool first = *pause != core->pauses;
+    *pause = core->pauses;
+    return first;
+}
+
 /* lanes.c: from entries to the datagram port */
 void lane_add(struct core *core, struct peer *peer, const uint8_t *header, const uint8_t *body, uint32_t size, bool vouched);
 void lane_flush(struct core *core, struct peer *peer);
@@ -282,9 +302,9 @@ void send_datagrams(struct core *core, struct peer *peer, const uint8_t *data, u
 enum { IO_NOTHING = -1, IO_FAILED = -2 };
 ssize_t read_capture(struct core *core);
 void write_frame(struct core *core, struct iovec *parts, int count, uint32_t frames);
+bool reading_prepare(struct core *core);
 int receive_datagrams(struct core *core, struct port *port, int first, int limit);
 unsigned send_parts(struct core *core, struct peer *hop, struct peer *source, const uint8_t *data, uint32_t bytes, uint32_t size, uint32_t count, uint32_t *sent);
-int64_t nanoseconds(struct core *core);
 
 /* outbound.c, inbound.c: the pumps; true: there is more */
 bool pump_frames(struct core *core);

@@ -57,7 +57,6 @@ class NativeEngine(PythonEngine):
         self.core = _core.Core(outbound, inbound, self._queues)
         asked = self._asked(upcalls)
         super().__init__(frames, ports, asked, origin=origin, boot=boot, clock=clock, aead_factory=_new_aead)
-        self._ports = ports
         self._asking.outbound = cast(FlowTable[bytes], outbound)
         self._asking.inbound = cast(FlowTable[InboundKey], inbound)
         self._numbers = {

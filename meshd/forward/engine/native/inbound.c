@@ -290,9 +290,9 @@ uint32_t datagram(struct core *core, struct received *from, uint8_t *data, uint3
 
 bool pump_datagrams(struct core *core, struct port *port)
 {
-    int64_t deadline = nanoseconds(core) + turn_of(core);
+    int64_t started = nanoseconds(core), deadline = started + turn_of(core);
     int64_t budget = PUMP_BYTES;
-    bool more = false;
+    bool alone = is_first(core, &port->pause, started) && port->fd >= 0, more = false;
     core->next_buffer = 0;
     port->in_vain++;
     while (!core->failed) {
@@ -314,7 +314,10 @@ bool pump_datagrams(struct core *core, struct port *port)
                 at += datagram(core, from, from->data + at, from->size - at);
             relay_flush(core);
         }
-        if (budget <= 0 || is_wanted(core) || nanoseconds(core) >= deadline) {
+        core->moved_at = nanoseconds(core);
+        if (core->drained)
+            break;
+        if (alone || budget <= 0 || is_wanted(core) || core->moved_at >= deadline) {
             more = true;
             break;
         }

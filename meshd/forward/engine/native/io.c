@@ -5,6 +5,7 @@
 #define _GNU_SOURCE /* sendmmsg, recvmmsg */
 #include <errno.h>
 #include <netinet/udp.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -182,40 +183,61 @@ static int receive_some(struct core *core, const struct port *port, struct mmsgh
     return IO_FAILED;
 }
 
-/* Fill buffers from `first` on, at most `limit`; how many, or IO_FAILED. Few at a time while they are large: they stay in the cache. */
-int receive_datagrams(struct core *core, struct port *port, int first, int limit)
-{
-    if (port->fd < 0)
-        return receive_python(core, port, &core->received[first]);
+/* What recvmmsg is given, one of each for each buffer, ready at any time. */
+struct reading {
     struct mmsghdr messages[RECEIVE_BUFFERS];
     struct iovec parts[RECEIVE_BUFFERS];
     union {
         struct cmsghdr header;
-        uint8_t data[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint32_t))];
+        uint8_t data[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint32_t))]; /* UDP_GRO, SO_RXQ_OVFL */
     } control[RECEIVE_BUFFERS];
+};
+
+/* Ready again: the kernel has written over the sizes. Not done for all of them before each read: most reads of a quiet mesh bring one
+ * datagram, and find nothing of this in the cache. */
+static void offer_buffer(struct core *core, int number)
+{
+    struct received *into = &core->received[number];
+    struct reading *reading = core->reading;
+    reading->parts[number] = (struct iovec){into->data, RECEIVE_SIZE};
+    reading->messages[number].msg_hdr = (struct msghdr){
+        .msg_name = &into->source,
+        .msg_namelen = sizeof into->source,
+        .msg_iov = &reading->parts[number],
+        .msg_iovlen = 1,
+        .msg_control = &reading->control[number],
+        .msg_controllen = sizeof reading->control[number].data,
+    };
+}
+
+bool reading_prepare(struct core *core)
+{
+    core->reading = calloc(1, sizeof *core->reading);
+    for (int i = 0; core->reading && i < RECEIVE_BUFFERS; i++)
+        offer_buffer(core, i);
+    return core->reading != NULL;
+}
+
+/* Fill buffers from `first` on, at most `limit`; how many, or IO_FAILED. Few at a time while they are large: they stay in the cache. */
+int receive_datagrams(struct core *core, struct port *port, int first, int limit)
+{
+    core->drained = false;
+    if (port->fd < 0)
+        return receive_python(core, port, &core->received[first]);
     if (core->large && limit > FEW_BUFFERS)
         limit = FEW_BUFFERS;
-    for (int i = 0; i < limit; i++) {
-        struct received *into = &core->received[first + i];
-        parts[i] = (struct iovec){into->data, RECEIVE_SIZE};
-        messages[i].msg_hdr = (struct msghdr){
-            .msg_name = &into->source,
-            .msg_namelen = sizeof into->source,
-            .msg_iov = &parts[i],
-            .msg_iovlen = 1,
-            .msg_control = &control[i],
-            .msg_controllen = sizeof control[i].data,
-        };
-    }
+    struct mmsghdr *messages = &core->reading->messages[first];
     int count = receive_some(core, port, messages, (unsigned)limit);
     if (count < 0)
         return count;
+    core->drained = count < limit;
     core->large = false;
     for (int i = 0; i < count; i++) {
         struct received *into = &core->received[first + i];
         into->size = into->segment = messages[i].msg_len;
         core->large |= into->size >= LARGE;
         read_control(core, port, &messages[i].msg_hdr, into);
+        offer_buffer(core, first + i);
     }
     return count;
 }

@@ -230,9 +230,9 @@ static void captured(struct core *core, uint32_t size)
 
 bool pump_frames(struct core *core)
 {
-    int64_t deadline = nanoseconds(core) + turn_of(core);
+    int64_t started = nanoseconds(core), deadline = started + turn_of(core);
     int64_t budget = PUMP_BYTES;
-    bool more = false;
+    bool alone = is_first(core, &core->pause, started) && core->frames_fd >= 0, more = false;
     if (!core->part_count)
         lay_out(core);
     while (!core->failed) {
@@ -247,7 +247,8 @@ bool pump_frames(struct core *core)
             captured(core, (uint32_t)size);
         }
         budget -= size;
-        if (budget <= 0 || is_wanted(core) || nanoseconds(core) >= deadline) {
+        core->moved_at = nanoseconds(core);
+        if (alone || budget <= 0 || is_wanted(core) || core->moved_at >= deadline) {
             more = true;
             break;
         }
