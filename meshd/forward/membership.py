@@ -25,7 +25,7 @@ Buffer = bytes | bytearray | memoryview
 
 _QUERY4, _REPORT1, _REPORT2, _LEAVE2, _REPORT3 = 0x11, 0x12, 0x16, 0x17, 0x22
 _QUERY6, _MLD1_REPORT, _MLD1_DONE, _MLD2_REPORT = 130, 131, 132, 143
-_IS_INCLUDE, _IS_EXCLUDE, _TO_INCLUDE, _TO_EXCLUDE, _ALLOW = 1, 2, 3, 4, 5
+_IS_INCLUDE, _IS_EXCLUDE, _TO_INCLUDE, _TO_EXCLUDE, _ALLOW, _BLOCK = 1, 2, 3, 4, 5, 6
 _IPV6_SIZE = 40
 _ALL_SYSTEMS = b"\xe0\x00\x00\x01"
 _ALL_NODES = b"\xff\x02" + bytes(13) + b"\x01"
@@ -102,7 +102,7 @@ def _records(message: bytes, size: int) -> Heard:
         group = message[at + 4 : at + 4 + size]
         if kind in (_IS_EXCLUDE, _TO_EXCLUDE) or (kind in (_IS_INCLUDE, _TO_INCLUDE, _ALLOW) and sources):
             joined.append(group)
-        elif kind == _TO_INCLUDE:
+        elif kind in (_TO_INCLUDE, _BLOCK):  # perhaps the last source of the last member: who is left will say so
             left.append(group)
         at += 4 + size + size * sources + 4 * auxiliary
     return _only_groups(Heard(joined=tuple(joined), left=tuple(left)))

@@ -65,7 +65,12 @@ CASES = {
         report3(group3(3, "239.1.2.3", "10.0.0.1", "10.0.0.2"), group3(5, "239.1.2.4", "10.0.0.1")),
         Heard(joined=(ONE, TWO)),
     ),
-    "IGMPv3 leave": (report3(group3(3, "239.1.2.3"), group3(6, "239.1.2.4", "10.0.0.1")), Heard(left=(ONE,))),
+    "IGMPv3 leave": (report3(group3(3, "239.1.2.3")), Heard(left=(ONE,))),
+    "IGMPv3 leave of a source": (report3(group3(6, "239.1.2.4", "10.0.0.1")), Heard(left=(TWO,))),
+    "IGMPv3 another source": (
+        report3(group3(5, "239.1.2.4", "10.0.0.2"), group3(6, "239.1.2.4", "10.0.0.1")),
+        Heard(joined=(TWO,), left=(TWO,)),
+    ),
     "a query of another": (igmp(IGMP(type=0x11, gaddr="0.0.0.0")), Heard(router=True)),
     "a query of a switch": (igmp(IGMP(type=0x11, gaddr="0.0.0.0"), source="0.0.0.0"), Heard()),
     "no group": (igmp(IGMP(type=0x16, gaddr="10.1.2.3")), Heard()),
@@ -76,6 +81,10 @@ CASES = {
     "MLDv2 joins": (
         mld(ICMPv6MLReport2(records=[record6(4, "ff05::1:6"), record6(1, "ff05::1:7", "fd00::1")])),
         Heard(joined=(SIX, SEVEN)),
+    ),
+    "MLDv2 leave of a source": (
+        mld(ICMPv6MLReport2(records=[record6(6, "ff05::1:6", "fd00::1")])),
+        Heard(left=(SIX,)),
     ),
     "MLDv2 leave": (mld(ICMPv6MLReport2(records=[record6(3, "ff05::1:6")])), Heard(left=(SIX,))),
     "a query of another in IPv6": (mld(ICMPv6MLQuery2()), Heard(router=True)),
