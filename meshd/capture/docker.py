@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 
@@ -144,9 +144,17 @@ def _connector(host: str) -> tuple[str, aiohttp.BaseConnector]:
     scheme, separator, rest = host.partition("://")
     if separator and scheme == "unix" and rest.startswith("/"):
         return "http://docker", aiohttp.UnixConnector(path=rest)
-    if separator and scheme in ("tcp", "http") and rest.strip("/"):
+    if separator and scheme in ("tcp", "http") and _is_authority(rest.strip("/")):
         return f"http://{rest.rstrip('/')}", aiohttp.TCPConnector()
     raise UserError(f"DOCKER_HOST={host} is not supported", hint="set it to unix:///PATH or tcp://HOST:PORT")
+
+
+def _is_authority(text: str) -> bool:
+    try:
+        parts = urlsplit(f"//{text}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, or a bracket without its other
+        return False
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:

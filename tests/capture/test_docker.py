@@ -149,7 +149,11 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["ssh://somewhere", "unix://", "unix://relative", "tcp://", "nonsense", "npipe:////./x"]
+    "host",
+    [
+        *("ssh://somewhere", "unix://", "unix://relative", "tcp://", "nonsense", "npipe:////./x"),
+        *("tcp://10.0.0.1:99999", "tcp://10.0.0.1:0", "tcp://host:port", "tcp://[::1", "tcp://:2375"),
+    ],
 )
 def test_hosts_that_are_not_supported(host: str) -> None:
     async def main() -> None:
