@@ -44,7 +44,12 @@ def _seconds(_ctx: click.Context, _option: click.Parameter, text: str | None) ->
 
 
 @click.command()
-@click.argument("part", required=False, metavar=f"[{'|'.join(_LISTINGS)}]")
+@click.argument(
+    "part",
+    required=False,
+    metavar=f"[{'|'.join(_LISTINGS)}]",
+    shell_complete=lambda _ctx, _argument, begun: [part for part in _LISTINGS if part.startswith(begun)],
+)
 @click.option(
     "--watch",
     "seconds",

@@ -55,6 +55,8 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
+        if ctx.resilient_parsing:  # completion: the line is not ready, and an error would be written across it
+            return super().resolve_command(ctx, args)
         if name in self._removed:
             raise UserError(f"'meshd {name}' was removed", hint=self._removed[name])
         if name not in self._verbs and not name.startswith("-"):

@@ -169,15 +169,28 @@ def test_completion_scripts(meshd: Meshd, shell: str, mark: str) -> None:
     assert "_MESHD_COMPLETE" in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("meshd st", ["stop", "status"]),
+        ("meshd status ", ["peers", "connections", "targets", "macs"]),
+        ("meshd status m", ["macs"]),
+        ("meshd frobnicate ", []),  # and no word about it: that would be written across the line
+        ("meshd launch-router ", []),
+    ],
+)
 def test_completion_answers_the_shell(
-    meshd: Meshd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    meshd: Meshd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, answer: list[str]
 ) -> None:
     monkeypatch.setenv("_MESHD_COMPLETE", "bash_complete")
-    monkeypatch.setenv("COMP_WORDS", "meshd st")
-    monkeypatch.setenv("COMP_CWORD", "1")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
     with pytest.raises(SystemExit):
-        main_module.run(["st"])
-    assert capsys.readouterr().out.split() == ["plain,stop", "plain,status"]
+        main_module.run(words.split()[1:])
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    plain = [line.removeprefix("plain,") for line in captured.out.split()]
+    assert plain == answer or (not answer and set(plain) <= set(VERBS))
 
 
 @pytest.mark.parametrize("arguments", [["x" * 10_000], ["launch", "--nickname", "x", "y:" + "z" * 10_000]])
