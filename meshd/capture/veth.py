@@ -165,9 +165,11 @@ def host_ends(ipr: IPRoute, bridge: str) -> dict[str, Mtus]:
 
 
 def rejoin(ipr: IPRoute, bridge: str) -> None:
-    """Make them ports of the bridge again, for one that was made anew. Raises OSError."""
+    """Make those ports of the bridge again that are none: it was made anew, or they were taken out. Raises OSError."""
+    master = require_link(ipr, bridge).index
     for link in _host_ends(ipr, bridge):
-        _join(ipr, link.name, bridge, parse_mac(link.alias.split()[2]))
+        if link.master != master:
+            _join(ipr, link.name, bridge, parse_mac(link.alias.split()[2]))
 
 
 def _host_ends(ipr: IPRoute, bridge: str) -> list[Link]:

@@ -131,8 +131,9 @@ class Watch:
         """Taken out of the bridge, by a network manager say. So is one that is being removed, or joins: those are left alone."""
         with contextlib.suppress(OSError):
             link = await self._netlink.run(lambda ipr: find_link(ipr, port))
-            if link is not None and not link.master and not self._restoring:
-                _log.warning("somebody took %s out of its bridge: it is put back", port)
+            if link is not None and not link.master:
+                if not self._restoring:  # with the bridge, all of its ports are out of it
+                    _log.warning("somebody took %s out of its bridge: it is put back", port)
                 self.devices_lost()
 
     async def _resync(self) -> None:

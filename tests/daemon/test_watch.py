@@ -47,6 +47,7 @@ class Host:
         self.netlink_failure: OSError | None = None
         self.looking: asyncio.Event | None = None  # what netlink's answer waits for
         self.restore_failures: list[Exception] = []
+        self.restoring: asyncio.Event | None = None  # what a repair waits for
         self.guards_looked_at = 0
         self.found: SimpleNamespace | None = None  # the link that is looked at
 
@@ -96,6 +97,8 @@ class Host:
 
     async def restore_devices(self) -> None:
         self.log.append(("devices",))
+        if self.restoring is not None:
+            await self.restoring.wait()
         if self.restore_failures:
             raise self.restore_failures.pop(0)
 
@@ -233,6 +236,15 @@ def test_a_port_that_is_out_of_the_bridge_is_looked_after(
         bench.tell(LinkChange.PRESENT, port)
         await turns()
         assert host.log == [("devices",)]
+        host.restoring = asyncio.Event()
+        bench.tell(LinkChange.REMOVED, "meshd")
+        await turns()
+        bench.tell(LinkChange.PRESENT, port)  # while a repair is under way, which may have passed it by
+        await turns()
+        assert host.log == [("devices",)] * 2
+        host.restoring.set()
+        await turns()
+        assert host.log == [("devices",)] * 3
 
     run(test)
 
