@@ -11,7 +11,7 @@ Packet order, outbound:
   4. segment, or cut in pieces, to the path's size (see oversize.py);   drop: TOO_BIG
      aggregate small frames for one peer
   5. seal each datagram under the slot's send key, counter + 1          no key yet: wait (64 frames a peer), Upcalls.session_wanted
-  6. send: equal sizes in one UDP_SEGMENT call                          drop: SEND_FAILED, QUEUE_FULL, NO_PATH
+  6. send: equal sizes in one UDP_SEGMENT call                          drop: SEND_FAILED, QUEUE_FULL, TOO_BIG, NO_PATH
 Inbound:
   1. receive (UDP_GRO: up to 64 KB of equal datagrams, last one short)
   2. type 4 only; 8 is unwrapped or passed on (see relaying.py); all    drop: TRUNCATED, UNKNOWN_VERSION, UNKNOWN_SEGMENT

@@ -9,7 +9,7 @@
      cut or goes in pieces (oversize.py); small ones are aggregated with others of this wake-up,
      sealed, and put into the peer's outbox                                                     TOO_BIG
   7. the outbox goes out when it is full, when the sizes stop fitting, and at the end of the
-     wake-up                                                                                    QUEUE_FULL, SEND_FAILED
+     wake-up                                                                                    QUEUE_FULL, SEND_FAILED, TOO_BIG
 
 Whatever goes to one peer leaves in the order of capture: what is behind in the pipeline is flushed before anything overtakes it.
 """

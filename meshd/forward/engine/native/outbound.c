@@ -4,7 +4,7 @@
  *      one) lies where it will be sealed; runts go                                                  BAD_FRAME
  *   2. flow lookup by destination and source MAC; a cached drop is counted                          (its reason)
  *   3. a flow to a peer that we may send to ourselves:
- *      a. a super-frame that says what it is: headers before each segment, seal, send               QUEUE_FULL, SEND_FAILED
+ *      a. a super-frame that says what it is: headers before each segment, seal, send               QUEUE_FULL, SEND_FAILED, TOO_BIG
  *      b. a single frame that fits the path, its checksum complete or where the headers say: into the peer's lane
  *   4. anything else goes to Python as it was captured: no flow, floods, no key, no path, what does not fit, what lies
  *

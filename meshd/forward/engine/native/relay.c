@@ -6,7 +6,7 @@
  *   3. for this host: what is inside goes on as if it had come alone, where it lies  UNKNOWN_TYPE
  *   4. for another one: its next hop, as Python answered when it was asked last
  *   5. first half of the header, ttl and tag are written anew where they lie; datagrams of one buffer that follow each other to one
- *      next hop go out as they came, in one send                                QUEUE_FULL, SEND_FAILED
+ *      next hop go out as they came, in one send                                QUEUE_FULL, SEND_FAILED, TOO_BIG
  *
  * What is no hit goes to Python, unread: a key whose relay layer was not used yet or that nothing has confirmed, no cached next hop
  * or one without a direct path, ttl, loops, a key at its end. No run is open then, nor while any other datagram is looked at. */
