@@ -6,9 +6,9 @@ given up.
        │ └── not confirmed in half_open_s ──┐
        └── answer to XX (type 6) ────► CONFIRMING ── first datagram under the key ──► done
 
-Each try is a fresh handshake (ephemeral key, index, liveness) to the next endpoint of the list, every second one through relays
-where there are some; an answer to an earlier try comes too late. After a type 6 it is the same type 7 that is repeated, since
-nothing but a datagram under the new key tells that it has arrived.
+Each try is a fresh handshake (ephemeral key, index, liveness) to the next endpoint of the list, the second one through relays where
+there are some; an answer to an earlier try comes too late. The waits grow from one round over the whole list to the next. After a
+type 6 it is the same type 7 that is repeated, since nothing but a datagram under the new key tells that it has arrived.
 
 A cookie that answers the last try is for the next one, which goes to the same endpoint after the first wait of the schedule. One
 counts for each try, so that whoever forges cookies gets no more out of us than silence would.
@@ -84,18 +84,23 @@ class Attempt:
             raise LocalProtocolError("only a known peer is reached through relays")
         return endpoint
 
+    def ways(self) -> tuple[Address, ...]:
+        """In the order of a round: what leads through relays at the second place at the latest, for the list of endpoints may be
+        long, and none of them open."""
+        relayed = tuple(address for address in self.endpoints if isinstance(address, Relayed))
+        direct = tuple(address for address in self.endpoints if isinstance(address, Endpoint))
+        first = () if self.endpoints[0] in relayed else direct[:1]
+        return first + relayed + direct[len(first) :]
+
     def turn(self) -> Address:
-        """Where the next try goes: whoever has ways through relays beside endpoints takes the two in turns, for one of them may be
-        open in one direction only, and the list of endpoints may be long."""
-        relayed = [address for address in self.endpoints if isinstance(address, Relayed)]
-        direct = [address for address in self.endpoints if isinstance(address, Endpoint)]
-        if not relayed or not direct:
-            return self.endpoints[self.tries % len(self.endpoints)]
-        ways: tuple[list[Relayed] | list[Endpoint], ...] = (direct, relayed)
-        if self.endpoints[0] in relayed:
-            ways = (relayed, direct)
-        way = ways[self.tries % 2]
-        return way[self.tries // 2 % len(way)]
+        """Where the next try goes."""
+        ways = self.ways()
+        return ways[self.tries % len(ways)]
+
+    @property
+    def round(self) -> int:
+        """How often every way was tried."""
+        return self.tries // max(1, len(self.endpoints))
 
 
 class Outgoing:
@@ -239,9 +244,9 @@ class Outgoing:
         return message
 
     def _wait(self, attempt: Attempt) -> float:
-        """Jitter, so that two hosts whose tries cross do not cross for ever."""
+        """The same for all ways of a round. Jitter, so that two hosts whose tries cross do not cross for ever."""
         timing = self._timing
-        base = timing.retries[min(attempt.tries, len(timing.retries) - 1)]
+        base = timing.retries[min(attempt.round, len(timing.retries) - 1)]
         attempt.tries += 1
         return base * (1 + self._rng.uniform(0, timing.retry_jitter))
 

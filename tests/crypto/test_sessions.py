@@ -8,12 +8,12 @@ import itertools
 import pytest
 
 from meshd.crypto.events import FailReason, HandshakeFailed, SessionReady
-from meshd.crypto.outgoing import MAX_BOOTSTRAPS
+from meshd.crypto.outgoing import MAX_BOOTSTRAPS, Attempt
 from meshd.crypto.session import KEYS_PER_PEER, Timing
 from meshd.crypto.sessions import MAX_OUTBOX
 from meshd.drops import DropReason
 from meshd.errors import LocalProtocolError
-from meshd.ids import Endpoint
+from meshd.ids import Address, Endpoint, HostId, Relayed, ShortId
 from tests.crypto.world import Host, World, pair
 
 NOWHERE = Endpoint("nowhere", 6783)
@@ -257,7 +257,7 @@ def test_retry_schedule_and_giving_up() -> None:
             sent.append(world.now - start)
         world.run(0.01)
     gaps = [later - earlier for earlier, later in itertools.pairwise(sent)]
-    for gap, base in zip(gaps, (0.25, 0.5, 1.0, 2.0, 5.0, 5.0), strict=False):
+    for gap, base in zip(gaps, (0.25, 0.25, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0, 5.0, 5.0), strict=False):
         assert base - 0.02 <= gap <= base * 1.2 + 0.02
     assert {to for _, to, _ in world.wire} == {NOWHERE, bob.endpoint}
     assert alice.failed() == [HandshakeFailed(peer=bob.id, endpoint=NOWHERE, reason=FailReason.NO_ANSWER)]
@@ -271,6 +271,25 @@ def test_the_second_endpoint_answers() -> None:
     alice.connect(bob, [NOWHERE, bob.endpoint])
     world.run(1)
     assert alice.ready()[0].endpoint == bob.endpoint
+
+
+def test_every_way_is_tried_before_the_waits_grow_and_relays_at_the_second_place() -> None:
+    one, two, three = (Endpoint(f"10.9.0.{number}", 6783) for number in (1, 2, 3))
+    relayed = Relayed(ShortId(b"relayed!"))
+    cases: tuple[tuple[tuple[Address, ...], list[Address]], ...] = (
+        ((one, two, three, relayed), [one, relayed, two, three]),
+        ((relayed, one, two), [relayed, one, two]),
+        ((one, two), [one, two]),
+        ((relayed,), [relayed]),
+    )
+    for endpoints, order in cases:
+        attempt = Attempt(peer=HostId(bytes(16)), static=bytes(32), endpoints=endpoints, started_at=0.0)
+        found, rounds = [], []
+        for attempt.tries in range(2 * len(order)):
+            found.append(attempt.turn())
+            rounds.append(attempt.round)
+        assert found == 2 * order
+        assert rounds == [0] * len(order) + [1] * len(order)
 
 
 def test_endpoints_may_change_while_trying() -> None:

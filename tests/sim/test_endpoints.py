@@ -45,6 +45,15 @@ def test_where_ipv4_dies_ipv6_is_found_within_four_seconds_behind_addresses_that
     mesh.assert_sane()
 
 
+def test_keys_are_made_over_the_last_of_many_addresses_within_seconds() -> None:
+    """UDP passes over IPv6 alone; TCP does over the first address, which is tried first."""
+    nets = [f"172.{17 + number}.0" for number in range(12)]
+    mesh = Mesh(seed=0, hosts=2, also=lambda number: [f"{net}.{number + 1}" for net in nets] + [f"fd00::{number + 1}"])
+    lost_between(mesh, "172.", "10.")
+    mesh.start()
+    mesh.wait(mesh.meshed, 5.0)
+
+
 def test_hosts_of_one_family_each_meet_through_one_that_has_both() -> None:
     addresses = (("fd00::1",), (), ("fd00::3",))
     mesh = Mesh(
