@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 import click
 
 from meshd import __version__
-from meshd.cli.common import router
 from meshd.cli.group import EXIT_USAGE, Section, Verb, Verbs
 from meshd.cli.terminal import warn
 from meshd.errors import UserError
@@ -218,6 +217,8 @@ def _path_of(words: Sequence[str]) -> str:
 
 def _router_of_another_version() -> str | None:
     """Its version, where one runs that is not ours: after an update the former one goes on until it is stopped."""
+    from meshd.cli.common import router
+
     try:
         version = router().version().get("version")
     except (UserError, OSError):
