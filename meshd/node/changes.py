@@ -27,6 +27,7 @@ from meshd.node.reach import Reach
 __all__ = ["MAX_VOIDED_SINGLY", "REROUTE_S", "Changes"]
 
 REROUTE_S = 0.1  # at most so often after a change far away; one's own lost edge counts at once
+GOODBYE_S = 2.0  # so often it is looked whether a host that said goodbye is back
 # MACs, some 2 µs each; a larger change voids all flows at once. Then whoever has many others' flows loses frames for seconds:
 # verdicts are given 1000 a second for each peer.
 MAX_VOIDED_SINGLY = 512
@@ -64,6 +65,7 @@ class Changes:
         self._touch = touch
         self._own_log_ahead = own_log_ahead
         self._reroute_at: float | None = None
+        self._goodbyes: dict[HostId, int] = {}  # who said it, in which epoch; as long as edges still lead there
         self._engine: Engine
 
     def bind(self, engine: Engine) -> None:
@@ -98,8 +100,8 @@ class Changes:
                     owners.update(dict.fromkeys(applied.owners))
                     if applied.groups:
                         self._engine.void_groups()
-                    if applied.topology and self._reroute_at is None:
-                        self._reroute_at = now + REROUTE_S
+                    if applied.topology:
+                        self._reroute_by(now + REROUTE_S)
                     if applied.host is not None and applied.host != self._self:
                         self._host_changed(applied.host, now)
                         hosts_changed = True
@@ -136,21 +138,39 @@ class Changes:
 
     # ── topology
 
+    def _reroute_by(self, when: float) -> None:
+        self._reroute_at = when if self._reroute_at is None else min(when, self._reroute_at)
+
     def reroute(self, now: float) -> None:
         self._reroute_at = None
         self._engine.void_trees()
         self._engine.void_routes()
         directory = self._directory
         reachable = {host for short in directory.topology.reachable() if (host := directory.host_of_short(short))}
-        reachable |= self._peers.alive().keys()  # a path that lives both ways needs no record to say so
+        direct = self._peers.alive().keys()
+        # Its own record, and those of hosts that have not heard the goodbye yet, list the edges still.
+        stale = reachable - direct
+        said = self._goodbyes.items()
+        self._goodbyes = {host: epoch for host, epoch in said if host in stale and epoch == self._epoch(host)}
+        if self._goodbyes:
+            self._reroute_by(now + GOODBYE_S)  # a life that says the same as the one before it changes no edge
+        reachable -= self._goodbyes.keys()
+        reachable |= direct  # a path that lives both ways needs no record to say so
         if self._reach.update(reachable, len(directory.hosts), now):
             self._alive_changed()
         self._peers.rerouted(now)
 
-    def left(self, host: HostId) -> None:
+    def left(self, host: HostId, now: float) -> None:
         """The host said goodbye."""
+        self._goodbyes[host] = self._epoch(host)
+        self._reroute_by(now + GOODBYE_S)
         if self._reach.gone(host):
             self._alive_changed()
+
+    def _epoch(self, host: HostId) -> int:
+        """Which of its lives is known here."""
+        log = self._gossip.store.logs.get(host)
+        return log.epoch if log is not None else 0
 
     def _alive_changed(self) -> None:
         """What dead hosts have attached is hidden, what is alive again is back."""

@@ -395,7 +395,7 @@ class Node:
         self._changes.reroute(now)
 
     def said_bye(self, host: HostId, now: float) -> None:
-        self._changes.left(host)
+        self._changes.left(host, now)
 
     def asked(self, host: HostId, query: PathQuery, now: float) -> None:
         self.queries.on_query(host, query, now)

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.ids import HostId
+from meshd.node.changes import GOODBYE_S
 from meshd.node.reach import MIN_GRACE_S, Reach
+from tests.sim.meshes import Mesh
 
 A, B, C = (HostId(bytes([number]) * 16) for number in range(3))
 
@@ -86,3 +88,22 @@ def test_against_what_it_should_be(steps: list[tuple[set[HostId], float]]) -> No
         reach.update(following, 3, now)
         reached = following
         assert reach.alive == {host for host in last if host in reached or now < last[host] + MIN_GRACE_S}
+
+
+def test_a_host_that_is_back_with_the_same_records_is_not_taken_for_gone() -> None:
+    """Of a new life that says what the former one said nothing is news but the epoch."""
+    mesh = Mesh(seed=1, hosts=3)
+    mesh.start()
+    mesh.wait(mesh.meshed, 3.0)
+    here, between, far = mesh.hosts
+    mesh.net.topology.cut_pair(here.name, far.name)
+    mesh.wait(lambda: far.host_id not in here.node.peers.alive(), 10.0)
+    mesh.wait(lambda: far.host_id in here.node.reach.alive, 10.0)
+    here.node.said_bye(far.host_id, here.now)
+    here.wake()
+    assert far.host_id not in here.node.reach.alive
+    mesh.run(10.0)
+    assert far.host_id not in here.node.reach.alive
+    here.node.gossip.store.logs[far.host_id].epoch += 1  # as if it had been replaced by an equal one
+    mesh.wait(lambda: far.host_id in here.node.reach.alive, 2 * GOODBYE_S)
+    assert between.host_id in here.node.reach.alive

@@ -50,6 +50,27 @@ def test_a_host_that_stops_is_hidden_at_once_and_stays_hidden(hosts: int, seed: 
     mesh.assert_sane()
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("hosts", [4, 8])
+def test_a_goodbye_counts_at_once_where_some_hear_it_later_than_others(hosts: int, seed: int) -> None:
+    """Who has not heard it yet still lists an edge to the host, as its own last record does."""
+    mesh = Mesh(seed=seed, hosts=hosts, conditions=LinkConditions(delay=0.05, jitter=0.3))
+    mesh.start()
+    mesh.wait(lambda: mesh.meshed() and mesh.owners_right(), 10.0)
+    mesh.run(2.0)
+    *rest, leaver = mesh.hosts
+    leaver.stop()
+    mesh.wait(lambda: mesh.owners_right(rest) and mesh.reachable(rest), 0.5)
+    for _ in range(100):
+        mesh.run(0.1)
+        assert mesh.owners_right(rest)
+        assert mesh.reachable(rest)
+    leaver.start()
+    mesh.wait(lambda: mesh.meshed() and mesh.owners_right(), 10.0)
+    mesh.assert_unicast()
+    mesh.assert_sane()
+
+
 @pytest.mark.parametrize("power", [False, True], ids=["process", "power"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_host_that_crashes_disturbs_nobody_and_is_hidden_and_comes_back(seed: int, power: bool) -> None:
