@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -262,6 +263,37 @@ def test_reset_removes_what_is_on_former_bridges_too(paths: Paths, control: Cont
 def test_reset_of_nothing(paths: Paths, control: Control, removed: list[str]) -> None:
     assert not reset(paths)
     assert removed == []
+
+
+def test_reset_of_a_key_that_cannot_be_removed_is_none(
+    paths: Paths, control: Control, removed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that is mounted read-only, an immutable file."""
+    used(paths)
+    real = os.unlink
+
+    def unlink(path: Any, **options: Any) -> None:
+        if Path(path).name == paths.key_file.name:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        real(path, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(OSError, match="Read-only file system"):
+        reset(paths)
+    monkeypatch.undo()
+    assert paths.key_file.exists()
+
+
+def test_reset_empties_a_folder_that_lies_elsewhere(
+    paths: Paths, control: Control, removed: list[str], tmp_path: Path
+) -> None:
+    used(paths)
+    paths.db.rename(tmp_path / "elsewhere")
+    paths.db.symlink_to(tmp_path / "elsewhere")
+    (paths.db / "folder").mkdir()
+    assert reset(paths)
+    assert removed == ["mesh1"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_reset_leaves_what_is_not_ours(paths: Paths, control: Control, removed: list[str]) -> None:
