@@ -322,8 +322,11 @@ class PathMonitor:
         self._change(_Cause.MISS if self._misses < DEAD_AFTER else _Cause.LAST_MISS, now)
 
     def _measure(self, rtt: float) -> None:
-        """RFC 6298 § 2.2 and 2.3. Of an echo that is later than expected at most twice the time that it was given: a peer that stood
-        still answers all that waits at once, and with what that seems to say a path that dies next would live on for many seconds."""
+        """RFC 6298 § 2.2 and 2.3. Of an echo that is later than expected at most twice the time that it was given.
+
+        A peer that stood still answers all that waits at once, and with what that seems to say a path that dies next would live on
+        for many seconds.
+        """
         if self._srtt is None or self._rttvar is None:
             self._srtt, self._rttvar = rtt, rtt / 2
         else:
