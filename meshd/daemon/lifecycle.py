@@ -41,7 +41,8 @@ def reset(paths: Paths, *, force: bool = False, progress: Callable[[str], None] 
         existed = paths.db.exists()
         for bridge in bridges:
             _remove_devices(bridge)
-        shutil.rmtree(paths.db, ignore_errors=True)
+        if existed:
+            _remove_state(paths.db)
         for file in (options_file(paths.run), paths.log, old_log(paths)):
             file.unlink(missing_ok=True)
     for folder in (paths.run, paths.state):
@@ -57,6 +58,17 @@ def _check_answer(paths: Paths) -> None:
         raise UserError(
             f"a router runs here and does not answer ({error.args[0]})", hint="`meshd reset --force` ends it by force"
         ) from error
+
+
+def _remove_state(db: Path) -> None:
+    """What is in the folder; itself, unless it is a link or a mount. Raises OSError: a key that cannot be removed is no reset."""
+    for entry in db.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    with contextlib.suppress(OSError):
+        db.rmdir()
 
 
 @contextlib.contextmanager
