@@ -113,6 +113,30 @@ def test_silence_kills_a_living_path_within_three_seconds() -> None:
     assert set(wire.gaps()[-8:]) == {PROBE_INTERVAL}  # dead: probed, slowly
 
 
+@pytest.mark.parametrize("still", [1.5, 2.5, 10.0])
+def test_a_peer_that_stood_still_makes_the_next_death_no_later_than_four_seconds(still: float) -> None:
+    """It answers all at once what came meanwhile."""
+    wire = Wire()
+    wire.run(110.0)
+    wire.rtt = None
+    waiting: list[Probe] = []
+    while wire.now < 110.0 + still:
+        sent = len(wire.sent)
+        wire.run(wire.now + 0.01)
+        waiting += [wire.last] * (len(wire.sent) - sent)
+    for probe in waiting:
+        answer = decode_control(wire.peer.on_probe(*probe, wire.now))
+        assert isinstance(answer, Echo)
+        wire.monitor.on_echo(*answer, wire.now)
+    assert wire.monitor.state is ALIVE
+    wire.rtt = 0.01
+    wire.run(wire.now + 5.0)
+    wire.rtt, cut = None, wire.now
+    while wire.monitor.state is not DEAD:
+        assert wire.now < cut + 4.0
+        wire.run(wire.now + 0.05)
+
+
 def test_a_path_that_has_just_died_loses_everything() -> None:
     wire = Wire()
     wire.run(110.0)
