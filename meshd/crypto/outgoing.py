@@ -134,11 +134,15 @@ class Outgoing:
     def find(self, target: HostId | Endpoint) -> Attempt | None:
         return self._attempts.get(target)
 
-    def start(self, peer: Peer, now: float) -> None:
-        """Towards a peer: where its present key came from first, then the endpoints of its record."""
+    @staticmethod
+    def addresses(peer: Peer) -> tuple[Address, ...]:
+        """Where its present key came from first, which of a host behind a NAT no record says; then the endpoints of its record."""
         known = () if peer.endpoint is None else (peer.endpoint,)
-        endpoints = bounded(known + peer.endpoints)
-        attempt = Attempt(peer=peer.id, static=peer.static, endpoints=endpoints, started_at=now)
+        return bounded(known + peer.endpoints)
+
+    def start(self, peer: Peer, now: float) -> None:
+        """Towards a peer."""
+        attempt = Attempt(peer=peer.id, static=peer.static, endpoints=self.addresses(peer), started_at=now)
         self._attempts[peer.id] = attempt
         self.retry(attempt, now)
 

@@ -120,7 +120,7 @@ class Sessions:
         attempt = self._outgoing.find(peer)
         if attempt is not None:
             opened = any(isinstance(way, Relayed) and way not in attempt.endpoints for way in state.endpoints)
-            attempt.static, attempt.endpoints = static, state.endpoints
+            attempt.static, attempt.endpoints = static, self._outgoing.addresses(state)
             if opened:
                 # After an outage the next tries may be seconds away, and only every second one goes through others.
                 self._outgoing.go_round(attempt, now)

@@ -300,6 +300,23 @@ def test_endpoints_may_change_while_trying() -> None:
     assert alice.ready()
 
 
+def test_where_the_present_key_came_from_is_tried_whatever_the_list_becomes_meanwhile() -> None:
+    """A host behind a NAT is nowhere else; the list is written anew with each change of the mesh's routes."""
+    world, alice, bob = pair()
+    bob.connect(alice)
+    world.run(1)
+    alice.sessions.connect(bob.id, bob.identity.x25519_public, [NOWHERE], world.now)
+    world.loss = 1.0
+    alice.sessions.renew(bob.id, world.now)
+    alice.flush()
+    world.run(0.1)
+    world.loss = 0.0
+    alice.sessions.connect(bob.id, bob.identity.x25519_public, [NOWHERE], world.now)
+    before = len(alice.ready())
+    world.run(10)
+    assert len(alice.ready()) > before
+
+
 def test_connect_while_there_is_a_session_asks_nobody() -> None:
     world, alice, bob = pair()
     alice.connect(bob)
