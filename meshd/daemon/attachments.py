@@ -88,6 +88,17 @@ class Attachments:
     def _attached(self, attachment_id: str) -> Attachment | None:
         return next((one for one in self._by_namespace.values() if one.id == attachment_id), None)
 
+    async def _in(self, target: Target) -> Attachment | None:
+        """What is attached in this namespace; not in one that has ended, and that this one has the number of (the kernel gives the
+        lowest free one): that its interface is gone is told later."""
+        present = self._by_namespace.get(target.namespace.inode)
+        if present is None or await self._plugging.is_there(present.host_end):
+            return present
+        await self._withdraw(present)
+        if present.id != target.full_id:  # else its interface alone is gone, and it gets what it had
+            await self._gone(present)
+        return None
+
     # ── in
 
     async def attach(self, request: AttachRequest) -> AttachResult:
@@ -108,7 +119,7 @@ class Attachments:
                 f"{request.container} uses the host's network: there is no interface of its own to attach",
                 hint="run it with a network of its own",
             )
-        present = self._by_namespace.get(inode)
+        present = await self._in(target)
         others = sum(attachment.id != target.full_id for attachment in self._by_namespace.values())
         if present is None and others >= MAX_ATTACHMENTS:
             raise UserError(f"this host has {MAX_ATTACHMENTS} attachments, and that is the limit")
@@ -206,7 +217,7 @@ class Attachments:
                 target = await resolve_target(request.container, self._engine)
             except UserError as error:
                 refusal = error
-            attachment = None if target is None else self._by_namespace.get(target.namespace.inode)
+            attachment = None if target is None else await self._in(target)
             resting = self._resting(request.container) if target is None else None
             if attachment is None:  # the word may name nothing any more, or something else, and be what listings show
                 target, attachment = None, self._called(request.container)
@@ -253,9 +264,7 @@ class Attachments:
         await self._want(left)
 
     async def _forget(self, attachment: Attachment) -> None:
-        self._by_namespace.pop(attachment.namespace, None)
-        self._directory.detach(attachment.id)
-        await self._guards.remove(attachment.host_end)
+        await self._withdraw(attachment)
         await self._unwant(attachment.id)
 
     async def _want(self, attachment: Attachment) -> None:
@@ -275,15 +284,20 @@ class Attachments:
             if not ours or await self._plugging.is_there(host_end):
                 return
             for attachment in ours:
-                self._by_namespace.pop(attachment.namespace)
-                self._directory.detach(attachment.id)
-                await self._guards.remove(host_end)
-                if await self._plugged_again(attachment):
-                    continue
-                _log.info("%s has gone, and its attachment with it", attachment.name)
-                # a process or a named namespace: nobody starts it again under this name
-                if not of_docker(attachment.id) or attachment.id in self._removed:
-                    await self._unwant(attachment.id)
+                await self._withdraw(attachment)
+                if not await self._plugged_again(attachment):
+                    await self._gone(attachment)
+
+    async def _withdraw(self, attachment: Attachment) -> None:
+        self._by_namespace.pop(attachment.namespace, None)
+        self._directory.detach(attachment.id)
+        await self._guards.remove(attachment.host_end)
+
+    async def _gone(self, attachment: Attachment) -> None:
+        _log.info("%s has gone, and its attachment with it", attachment.name)
+        # a process or a named namespace: nobody starts it again under this name
+        if not of_docker(attachment.id) or attachment.id in self._removed:
+            await self._unwant(attachment.id)
 
     async def _plugged_again(self, attachment: Attachment) -> bool:
         try:
@@ -357,7 +371,7 @@ class Attachments:
             )
             try:
                 target = await resolve_target(attachment_id, self._engine)
-                if target.namespace.inode in self._by_namespace and attachment_id not in self._misfits:
+                if await self._in(target) is not None and attachment_id not in self._misfits:
                     return
                 if attachment_id.startswith("pid:") and target.namespace.inode != wanted.namespace:
                     raise UserError("another process has its number by now")

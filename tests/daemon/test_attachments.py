@@ -363,6 +363,44 @@ def test_a_process_or_a_named_namespace_does_not_come_back(world: World, name: s
     play(test())
 
 
+@pytest.mark.parametrize("word", ["web", "netns:blue"])
+def test_a_namespace_with_the_number_of_one_that_has_just_ended_is_another_one(world: World, word: str) -> None:
+    """Linux gives the lowest free number; that the former one's interface is gone may be told later."""
+    before = world.container(word, 100, id="" if word == "web" else word)
+
+    async def test() -> None:
+        await world.plug_in(word, ONE, port_security=True)
+        end = world.end(word)
+        db = world.container("db", 100)
+        await world.plug_in("db", TWO)
+        await world.attachments.link_removed(end)
+        assert world.published.keys() == {db.id}
+        (view,) = world.attachments.views()
+        assert (view.name, view.addresses, view.port_security) == ("db", (TWO,), False)
+        assert world.disk.keys() == ({db.id, before.id} if word == "web" else {db.id})
+
+    play(test())
+
+
+def test_nor_is_one_restored_or_detached_in_its_place(world: World) -> None:
+    web, db = world.container("web", 100), world.container("db", 200)
+
+    async def test() -> None:
+        await world.plug_in("db", TWO)
+        await world.attachments.link_removed(world.end("db"))
+        await world.plug_in("web", ONE)
+        world.end("web")
+        db.runs, db.namespace = True, 100
+        await world.attachments.restore(db.id)
+        assert [view.name for view in world.attachments.views()] == ["db"]
+        world.end("db")
+        web.runs, web.namespace = True, 100
+        with pytest.raises(UserError, match="web is not attached"):
+            await world.take_out("web")
+
+    play(test())
+
+
 def test_links_of_others_are_none_of_ours(world: World) -> None:
     world.container("web", 100)
 
