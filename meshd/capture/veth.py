@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ from meshd.errors import UserError
 from meshd.ids import Mac, format_mac, parse_mac
 
 __all__ = [
+    "HostEnd",
     "Mtus",
     "Plug",
     "Plugged",
@@ -63,6 +65,7 @@ log = logging.getLogger(__name__)
 
 _FORWARDING_WAIT = 0.5  # the kernel reports carrier through a work queue, some milliseconds later
 _FORWARDING_POLL = 0.002
+_LABEL = re.compile(r"meshd (\S+) ((?:[0-9a-f]{2}:){5}[0-9a-f]{2})(?: (\d{1,5}))?")
 _IPV6_MTU = 1280  # RFC 8200, 5; below it the kernel takes IPv6 off an interface
 _LOCAL, _GROUP = 0x02, 0x01  # bits of a MAC's first byte (IEEE 802)
 # A moved address shall be noticed in seconds (Weave's values, same reason).
@@ -74,6 +77,13 @@ class Mtus(NamedTuple):
 
     host: int
     container: int  # as it was plugged in; 0: not told
+
+
+class HostEnd(NamedTuple):
+    """What can be seen of a pair from the host."""
+
+    mac: Mac  # of the container's end
+    mtus: Mtus
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -159,9 +169,13 @@ def unplug(ipr: IPRoute, host_end: str) -> bool:
     return delete_link(ipr, host_end)
 
 
-def host_ends(ipr: IPRoute, bridge: str) -> dict[str, Mtus]:
+def host_ends(ipr: IPRoute, bridge: str) -> dict[str, HostEnd]:
     """The host ends that we made for this bridge, also those that were taken out of it."""
-    return {link.name: Mtus(link.mtu, _labelled_mtu(link)) for link in _host_ends(ipr, bridge)}
+    ends = {}
+    for link in _host_ends(ipr, bridge):
+        _, mac, mtu = _label_of(link)
+        ends[link.name] = HostEnd(mac, Mtus(link.mtu, mtu))
+    return ends
 
 
 def rejoin(ipr: IPRoute, bridge: str) -> None:
@@ -169,16 +183,17 @@ def rejoin(ipr: IPRoute, bridge: str) -> None:
     master = require_link(ipr, bridge).index
     for link in _host_ends(ipr, bridge):
         if link.master != master:
-            _join(ipr, link.name, bridge, parse_mac(link.alias.split()[2]))
+            _join(ipr, link.name, bridge, _label_of(link)[1])
 
 
 def _host_ends(ipr: IPRoute, bridge: str) -> list[Link]:
-    return [link for link in all_links(ipr) if link.kind == "veth" and link.alias.startswith(f"meshd {bridge} ")]
+    return [link for link in all_links(ipr) if link.kind == "veth" and _label_of(link)[0] == bridge]
 
 
-def _labelled_mtu(link: Link) -> int:
-    words = link.alias.split()
-    return int(words[3]) if len(words) > 3 and words[3].isdecimal() else 0
+def _label_of(link: Link) -> tuple[str, Mac, int]:
+    """Bridge, MAC and MTU; no bridge where it is not as `_label` writes it, no MTU where a former version wrote it."""
+    found = _LABEL.fullmatch(link.alias)
+    return (found[1], parse_mac(found[2]), int(found[3] or 0)) if found else ("", Mac(bytes(6)), 0)
 
 
 def remove_addresses(namespace_fd: int, ifname: str, texts: Sequence[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from meshd.capture.containers import ContainerEngine, Target, resolve_target
 from meshd.capture.netns import Inode, host_namespace_inode
-from meshd.capture.veth import Mtus
+from meshd.capture.veth import HostEnd
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.control.limits import MAX_ADDRESSES
 from meshd.daemon.attachment import Attachment, merge_addresses, of_docker, only_called, short_id, split_addresses
@@ -325,7 +325,7 @@ class Attachments:
             if attachment.host_end not in present:
                 await self.link_removed(attachment.host_end)
 
-    async def adopt(self, wanted: Sequence[WantedAttachment], host_ends: Mapping[str, Mtus]) -> None:
+    async def adopt(self, wanted: Sequence[WantedAttachment], host_ends: Mapping[str, HostEnd]) -> None:
         """At the router's start: what is still plugged in is ours again as it is; the rest is attached where it runs.
 
         Looking at the host ends first keeps what works without asking anybody: also while Docker is down, and where a shared
@@ -337,11 +337,14 @@ class Attachments:
             return
         self._wanted.update((attachment.id, attachment) for attachment in wanted)
         for attachment in wanted:
-            if attachment.host_end in host_ends:
+            end = host_ends.get(attachment.host_end)
+            if end is not None and end.mac != parse_mac(attachment.mac):
+                end = None  # another container's, whose namespace has the number that this one's had
+            if end is not None:
                 self._take_over(attachment)
-                if host_ends[attachment.host_end] != self._plugging.mtus:
+                if end.mtus != self._plugging.mtus:
                     self._misfits.add(attachment.id)
-            if not of_docker(attachment.id) and host_ends.get(attachment.host_end) != self._plugging.mtus:
+            if not of_docker(attachment.id) and (end is None or end.mtus != self._plugging.mtus):
                 await self.restore(attachment.id)
         await self._guards.put_all([attachment.guard(attachment.mac) for attachment in self._by_namespace.values()])
 

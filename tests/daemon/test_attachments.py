@@ -11,7 +11,7 @@ import pytest
 
 from meshd.capture.guards import Guard
 from meshd.capture.netns import Inode
-from meshd.capture.veth import Mtus, host_ifname, stable_mac
+from meshd.capture.veth import HostEnd, Mtus, host_ifname, stable_mac
 from meshd.control.limits import MAX_ADDRESSES
 from meshd.daemon import attachments as module
 from meshd.daemon.supersize import gso_max_size
@@ -633,7 +633,8 @@ def test_what_has_a_former_routers_mtu_gets_this_ones(world: World) -> None:
         fits = list(world.plugged)[-1]
         seen = world.as_seen()
         world.attachments = world.router(mtu=1200)
-        await world.attachments.adopt(list(world.disk.values()), {**world.ends(), fits: Mtus(1200, 1200)})
+        ends = {**world.ends(), fits: HostEnd(world.plugged[fits].mac, Mtus(1200, 1200))}
+        await world.attachments.adopt(list(world.disk.values()), ends)
         assert [plug.mtu for plug in world.plugged.values()] == [1372, 1200, 1372]
         await world.attachments.reconcile()
         await world.attachments.reconcile()
@@ -692,6 +693,27 @@ def test_what_is_still_plugged_in_is_taken_over_without_asking_anybody(world: Wo
         await world.attachments.adopt(list(world.disk.values()), world.ends())
         assert world.as_seen() == seen
         assert world.asked == 0
+
+    play(test())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_that_does_not_run_is_not_taken_over_in_anothers_place(world: World, order: int) -> None:
+    """Its namespace has ended, and another container's has the number that it had."""
+    world.container("web", 100)
+
+    async def test() -> None:
+        await world.plug_in("web", ONE, port_security=True)
+        await world.attachments.link_removed(world.end("web"))
+        db = world.container("db", 100)
+        await world.plug_in("db", TWO)
+        seen, guarded = world.as_seen(), dict(world.guarded)
+        world.attachments = world.router()
+        world.published.clear()
+        world.guarded.clear()
+        await world.attachments.adopt(list(world.disk.values())[::order], world.ends())
+        assert (world.as_seen(), world.guarded) == (seen, guarded)
+        assert world.published.keys() == {db.id}
 
     play(test())
 

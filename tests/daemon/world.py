@@ -15,7 +15,7 @@ from meshd.capture.containers import ContainerDetails, ContainerSummary, Target
 from meshd.capture.guards import Guard
 from meshd.capture.netlink import Netlink
 from meshd.capture.netns import Inode, NamespaceRef
-from meshd.capture.veth import Mtus, Plug, Plugged, host_ifname
+from meshd.capture.veth import HostEnd, Plug, Plugged, host_ifname
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.daemon import attachments as module
 from meshd.daemon import plugging as plugging_module
@@ -211,9 +211,9 @@ class World:
         self.plugged.pop(end, None)
         return end
 
-    def ends(self) -> dict[str, Mtus]:
+    def ends(self) -> dict[str, HostEnd]:
         """The host ends that are plugged in."""
-        return {name: plug.mtus for name, plug in self.plugged.items()}
+        return {name: HostEnd(plug.mac, plug.mtus) for name, plug in self.plugged.items()}
 
     def as_seen(self) -> tuple[dict[str, Any], dict[str, Plug], dict[str, WantedAttachment], Any]:
         """All that could have changed."""

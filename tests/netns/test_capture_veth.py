@@ -15,6 +15,7 @@ from meshd.capture.announce import send_frames
 from meshd.capture.bridge import bridge_fdb, ensure_bridge
 from meshd.capture.links import Link, require_link
 from meshd.capture.veth import (
+    HostEnd,
     Mtus,
     Plug,
     Plugged,
@@ -298,7 +299,9 @@ def test_addresses_go(world: World) -> None:
 def test_unplug_removes_both_ends_and_only_ours(world: World) -> None:
     world.plug(world.one, "10.2.1.1/24")
     name = host_ifname(world.one.inode, "meshd")
-    assert world.host.netlink(lambda ipr: host_ends(ipr, "meshd")) == {name: Mtus(1372, 1372)}
+    assert world.host.netlink(lambda ipr: host_ends(ipr, "meshd")) == {
+        name: HostEnd(stable_mac(SEED, world.one.name), Mtus(1372, 1372))
+    }
     assert world.host.netlink(lambda ipr: host_ends(ipr, "other")) == {}
     assert world.host.netlink(lambda ipr: unplug(ipr, name))
     assert not world.host.netlink(lambda ipr: unplug(ipr, name))
@@ -311,7 +314,7 @@ def test_the_host_can_tell_what_mtu_a_container_has(world: World, monkeypatch: p
     """Also after a change that went wrong half way: what the container's end has is not told then."""
 
     def ends() -> list[Mtus]:
-        return list(world.host.netlink(lambda ipr: host_ends(ipr, "meshd")).values())
+        return [end.mtus for end in world.host.netlink(lambda ipr: host_ends(ipr, "meshd")).values()]
 
     world.plug(world.one, host_mtu=1500)
     assert ends() == [Mtus(1500, 1372)]
@@ -326,6 +329,8 @@ def test_the_host_can_tell_what_mtu_a_container_has(world: World, monkeypatch: p
         "ip", "link", "set", host_ifname(world.one.inode, "meshd"), "alias", "meshd meshd 02:00:00:00:00:01"
     )
     assert ends() == [Mtus(1500, 0)]  # a former version's
+    world.host.command("ip", "link", "set", host_ifname(world.one.inode, "meshd"), "alias", "meshd meshd of mine")
+    assert ends() == []
 
 
 def test_neighbours_learn_of_an_address_that_moved(world: World) -> None:
