@@ -4,7 +4,7 @@ A dump is a request and many answers (linux/netfilter/nfnetlink.h, nf_tables.h):
 
     nlmsghdr 16 | family 1 | version 1 | resource 2 | attributes: length u16, type u16, value, padded to 4
 
-Only names and packets are read of them. Works in the network namespace of the calling thread; blocks: 0.2 s for 1000 containers.
+Only names and packets are read of them. Works in the network namespace of the calling thread; blocks: 0.07 s for 300 containers.
 """
 
 from __future__ import annotations

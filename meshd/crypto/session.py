@@ -211,11 +211,8 @@ class KeySlots:
 
     def overtaken(self, local_index: int) -> bool:
         """The other side seals under a newer key than this one by now. It never goes back, so what comes under this one is late."""
-        position = self._position(local_index)
-        newer = (
-            self._keys if position is None else self._keys[:position]
-        )  # no key any more: older than all that are left
-        return any(pair in self._heard for pair in newer)
+        position = self._position(local_index)  # None: it is no key any more, and so older than all that are left
+        return any(pair in self._heard for pair in self._keys[:position])
 
     def _make_current(self, pair: KeyPair) -> None:
         self._current = pair

@@ -45,9 +45,8 @@ REKEY_TIME = 120.0
 REKEY_RETRY = 20.0
 REKEY_LIMIT = 180.0  # a link whose rekey never finished ends here, like every other key
 MAX_EVENTS = 4096  # the shell stops reading while events wait; beyond this the peer is too fast
-LINK_ANSWER_RATE = (
-    4.0  # PINGs and REKEY_INITs of one link that are answered, a second: whoever asks need not read the answers
-)
+# PINGs and REKEY_INITs of one link that are answered, a second: whoever asks need not read the answers.
+LINK_ANSWER_RATE = 4.0
 LINK_ANSWER_BURST = 16.0
 MAX_BAD_MESSAGES = 16  # messages that do not decode: one is a bug somewhere, many are an attack
 

@@ -192,7 +192,7 @@ def test_a_deleted_device_comes_back(pair: Pair, name: str) -> None:
 
 def test_a_port_that_somebody_took_out_of_the_bridge_is_put_back(pair: Pair) -> None:
     host = pair.first
-    (end,) = (link["ifname"] for link in json.loads(host.ip("-j", "link")) if link["ifname"].startswith("mv"))
+    end = host_end(host, pair.containers[0])
     for port in ("meshd-tap", end):
         host.ip("link", "set", port, "nomaster")
         until(functools.partial(is_port, host, port), "it is back")
@@ -222,15 +222,21 @@ def test_what_somebody_changes_on_the_bridge_is_put_right(pair: Pair, change: tu
 def test_a_containers_interface_that_somebody_deletes_comes_back(pair: Pair) -> None:
     """At either end; under its MAC, and with its addresses."""
     host, container = pair.first, pair.containers[0]
-    ps, mac = host.meshd("ps").out, container.mac()
-    (end,) = (link["ifname"] for link in json.loads(host.ip("-j", "link")) if link["ifname"].startswith("mv"))
+    before, mac = sorted(host.meshd("ps").out.splitlines()), container.mac()
+    end = host_end(host, container)
     for space, name in ((host, end), (container, "mesh0")):
         deleted = time.monotonic()
         space.ip("link", "del", name)
         until(container.has, "it is there again")
         container.reach(ADDRESSES[1])
         print("seconds:", round(time.monotonic() - deleted, 2))  # pytest -rP shows it
-        assert (host.meshd("ps").out, container.mac()) == (ps, mac)
+        assert (sorted(host.meshd("ps").out.splitlines()), container.mac()) == (before, mac)
+
+
+def host_end(host: Host, container: Container) -> str:
+    links = json.loads(host.ip("-j", "link"))
+    (name,) = (link["ifname"] for link in links if container.mac() in link.get("ifalias", ""))
+    return str(name)
 
 
 def is_port(host: Host, name: str) -> bool:
