@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -204,7 +206,11 @@ def test_something_else_has_the_taps_name(pair: Pair) -> None:
     """It is not taken for the TAP; the router says what is in the way, and goes on when it is not."""
     host = pair.first
     other = "link del meshd-tap\ntuntap add meshd-tap mode tap\n"
-    subprocess.run(host.inside("ip", "-batch", "-"), input=other, text=True, check=True)
+    os.kill(host.pid, signal.SIGSTOP)  # or it would be quicker than we are, now and then
+    try:
+        subprocess.run(host.inside("ip", "-batch", "-"), input=other, text=True, check=True)
+    finally:
+        os.kill(host.pid, signal.SIGCONT)
     until(lambda: "an interface meshd-tap exists already and is not ours to use" in host.log, "it is told")
     assert "master" not in host.ip("link", "show", "meshd-tap")
     host.ip("link", "del", "meshd-tap")
