@@ -19,13 +19,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from meshd.capture.rawnetlink import attributes_of, messages_of, text_of
+
 __all__ = ["LinkChange", "LinkEvent", "LinkWatcher", "parse_link_messages"]
 
 _RTMGRP_LINK = 1
 _RTM_NEWLINK, _RTM_DELLINK = 16, 17
-_NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
-_RTATTR = struct.Struct("=HH")  # length, type
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFF_UP = 0x1
 _RECEIVE_SIZE = 64 * 1024
@@ -107,47 +107,28 @@ def _receive(netlink: socket.socket) -> list[LinkEvent]:
 
 def parse_link_messages(data: bytes) -> Iterator[LinkEvent]:
     """The events in one read; ends at the first message that does not fit."""
-    offset = 0
-    while offset + _NLMSGHDR.size <= len(data):
-        length, kind, *_ = _NLMSGHDR.unpack_from(data, offset)
-        if length < _NLMSGHDR.size or offset + length > len(data):
-            return
-        if kind in (_RTM_NEWLINK, _RTM_DELLINK) and length >= _NLMSGHDR.size + _IFINFOMSG.size:
-            event = _parse_link(kind, data[offset + _NLMSGHDR.size : offset + length])
+    for kind, _, body in messages_of(data):
+        if kind in (_RTM_NEWLINK, _RTM_DELLINK) and len(body) >= _IFINFOMSG.size:
+            event = _parse_link(kind, body)
             if event is not None:
                 yield event
-        offset += _align(length)
 
 
 def _parse_link(kind: int, body: bytes) -> LinkEvent | None:
     family, _type, index, flags, _mask = _IFINFOMSG.unpack_from(body)
     if family != socket.AF_UNSPEC:
         return None  # AF_BRIDGE: RTM_DELLINK there means that a port left its bridge, the interface is still there
-    name, address, numbers = "", b"", {_IFLA_MASTER: 0, _IFLA_MTU: 0}
-    offset = _IFINFOMSG.size
-    while offset + _RTATTR.size <= len(body):
-        length, attribute = _RTATTR.unpack_from(body, offset)
-        if length < _RTATTR.size or offset + length > len(body):
-            break
-        value = body[offset + _RTATTR.size : offset + length]
-        if attribute == _IFLA_IFNAME:
-            name = value.rstrip(b"\0").decode("utf-8", "replace")
-        elif attribute == _IFLA_ADDRESS:
-            address = value
-        elif attribute in numbers and len(value) == 4:
-            numbers[attribute] = int.from_bytes(value, sys.byteorder)
-        offset += _align(length)
-    change = LinkChange.PRESENT if kind == _RTM_NEWLINK else LinkChange.REMOVED
+    attributes = attributes_of(body[_IFINFOMSG.size :])
     return LinkEvent(
-        change=change,
-        name=name,
+        change=LinkChange.PRESENT if kind == _RTM_NEWLINK else LinkChange.REMOVED,
+        name=text_of(attributes.get(_IFLA_IFNAME, b"")),
         index=index,
         up=bool(flags & _IFF_UP),
-        master=numbers[_IFLA_MASTER],
-        address=address,
-        mtu=numbers[_IFLA_MTU],
+        master=_number(attributes.get(_IFLA_MASTER, b"")),
+        address=attributes.get(_IFLA_ADDRESS, b""),
+        mtu=_number(attributes.get(_IFLA_MTU, b"")),
     )
 
 
-def _align(length: int) -> int:
-    return (length + 3) & ~3
+def _number(value: bytes) -> int:
+    return int.from_bytes(value, sys.byteorder) if len(value) == 4 else 0

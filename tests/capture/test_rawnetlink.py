@@ -1,11 +1,11 @@
-"""Attributes as nfnetlink writes them. Whole dumps are read from a kernel: tests/netns/test_capture_guards.py."""
+"""Attributes, as nftables writes them. Whole dumps are read from a kernel: tests/netns/test_capture_guards.py."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.capture.nfnetlink import attributes_of
+from meshd.capture.rawnetlink import attributes_of
 
 # A counter of nine frames, 378 bytes, as Linux 6 says it in NFTA_OBJ_DATA
 COUNTER = bytes.fromhex("0c000100 000000000000017a 0c000200 0000000000000009")
