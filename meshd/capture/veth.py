@@ -73,7 +73,8 @@ _NEIGHBOUR_SYSCTLS = {"base_reachable_time_ms": 5000, "delay_first_probe_time": 
 
 
 class Mtus(NamedTuple):
-    """Of the two ends of a pair. A bridge loses without a word what does not fit the port where it is to leave."""
+    """Of the two ends of a pair. A bridge loses without a word what does not fit the port where it is to leave, and one of others
+    shrinks to its smallest port: then the host's end is larger."""
 
     host: int
     container: int  # as it was plugged in; 0: not told
@@ -94,15 +95,10 @@ class Plug:
     ifname: str
     bridge: str
     mac: Mac
-    mtu: int
+    mtus: Mtus
     gso_max_size: int
-    host_mtu: int = 0  # of the host's end, where it differs: a bridge of others shrinks to its smallest port
     addresses: Sequence[str] = ()
     multicast_route: bool = True
-
-    @property
-    def mtus(self) -> Mtus:
-        return Mtus(self.host_mtu or self.mtu, self.mtu)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -130,9 +126,9 @@ def plug(ipr: IPRoute, namespace_fd: int, want: Plug, guard: Callable[[Mac], Non
     `guard` is called with the container's MAC when the host end is there and before it is a port of the bridge.
     """
     addresses = parse_addresses(want.addresses)
-    if want.mtu < _IPV6_MTU and any(address.version == 6 for address in addresses):
+    if want.mtus.container < _IPV6_MTU and any(address.version == 6 for address in addresses):
         raise UserError(
-            f"IPv6 needs an MTU of {_IPV6_MTU}, and that of the mesh's interfaces is {want.mtu} here",
+            f"IPv6 needs an MTU of {_IPV6_MTU}, and that of the mesh's interfaces is {want.mtus.container} here",
             hint="launch with a larger --mtu, or detach the IPv6 addresses",
         )
     check_ifname(want.ifname)
@@ -149,7 +145,7 @@ def plug(ipr: IPRoute, namespace_fd: int, want: Plug, guard: Callable[[Mac], Non
             added = run_in_namespace(
                 namespace_fd, lambda inner: _configure(inner, want, addresses, new=present is None)
             )
-            _label(ipr, want, mac, want.mtu)  # now that the container's end has it
+            _label(ipr, want, mac, want.mtus.container)  # now that the container's end has it
         except BaseException:
             if present is None:
                 delete_link(ipr, want.host_ifname)  # its other end goes with it
@@ -246,7 +242,7 @@ def _create_pair(ipr: IPRoute, namespace_fd: int, want: Plug) -> None:
             peer={
                 "ifname": want.ifname,
                 "address": format_mac(want.mac),
-                "mtu": want.mtu,
+                "mtu": want.mtus.container,
                 "gso_max_size": want.gso_max_size,
                 "net_ns_fd": namespace_fd,
             },
@@ -289,7 +285,7 @@ def _configure(inner: IPRoute, want: Plug, addresses: Sequence[Address], *, new:
         for family in ("ipv4", "ipv6"):
             for name, value in _NEIGHBOUR_SYSCTLS.items():
                 write_sysctl(value, family, "neigh", want.ifname, name)
-    inner.link("set", index=index, mtu=want.mtu, gso_max_size=want.gso_max_size, state="up")
+    inner.link("set", index=index, mtu=want.mtus.container, gso_max_size=want.gso_max_size, state="up")
     return _give(inner, want.ifname, addresses, want.multicast_route)
 
 

@@ -23,7 +23,7 @@ __all__ = ["Plugging"]
 
 
 class Plugging:
-    """`bridge` is "" where there is none to plug into. `host_mtu`: of the host ends, where it differs from the containers'."""
+    """`bridge` is "" where there is none to plug into. `mtus`: what the ends get."""
 
     def __init__(
         self,
@@ -31,23 +31,16 @@ class Plugging:
         netlink: Netlink,
         guards: PortGuards,
         bridge: str,
-        mtu: int,
+        mtus: Mtus,
         mesh_id: bytes,
         host_id: HostId,
-        host_mtu: int = 0,
     ) -> None:
         self.bridge = bridge
+        self.mtus = mtus
         self._netlink = netlink
         self._guards = guards
-        self._mtu = mtu
-        self._host_mtu = host_mtu
         self._mesh_id = mesh_id
         self._host_id = host_id
-
-    @property
-    def mtus(self) -> Mtus:
-        """What the ends have that this router plugged in."""
-        return Mtus(self._host_mtu or self._mtu, self._mtu)
 
     def new(self, target: Target, mac: Mac | None) -> Attachment:
         """One without addresses. The MAC is the same after a restart.
@@ -73,9 +66,8 @@ class Plugging:
             ifname=wanted.ifname,
             bridge=self.bridge,
             mac=wanted.mac,
-            mtu=self._mtu,
-            gso_max_size=gso_max_size(self._mtu),
-            host_mtu=self._host_mtu,
+            mtus=self.mtus,
+            gso_max_size=gso_max_size(self.mtus.container),
             addresses=wanted.addresses,
         )
         descriptor = await asyncio.to_thread(target.namespace.open)

@@ -23,7 +23,7 @@ from pathlib import Path
 from meshd import __version__
 from meshd.capture.docker import DockerClient
 from meshd.capture.netlink import Netlink
-from meshd.capture.veth import host_ends
+from meshd.capture.veth import Mtus, host_ends
 from meshd.config import LaunchOptions, NodeConfig, Paths
 from meshd.control.api import AttachRequest, AttachResult, CaptureRequest, DetachRequest, DetachResult
 from meshd.control.server import serve
@@ -218,14 +218,14 @@ class Router:
         docker = DockerClient()
         self._closing.push_async_callback(docker.close)
         self._guards = Guards(self._devices.capturing.bridge)
+        mtu = self._underlay.interface_mtu
         plugging = Plugging(
             netlink=self._netlink,
             guards=self._guards,
             bridge=self._devices.capturing.bridge,
-            mtu=self._underlay.interface_mtu,
+            mtus=Mtus(self._devices.capturing.host_mtu or mtu, mtu),
             mesh_id=key.mesh_id,
             host_id=self._node.host_id,
-            host_mtu=self._devices.capturing.host_mtu,
         )
         self._attachments = Attachments(
             directory=_Directory(self._node, self._driver, self._clock),

@@ -176,7 +176,7 @@ def test_an_interface_that_was_there_keeps_its_mac(world: World) -> None:
             ifname="mesh0",
             bridge="meshd",
             mac=Mac(b"\x02other"),
-            mtu=1372,
+            mtus=Mtus(1372, 1372),
             gso_max_size=0,
         )
         result = await world.plug_in("web", ONE)
@@ -635,10 +635,10 @@ def test_what_has_a_former_routers_mtu_gets_this_ones(world: World) -> None:
         world.attachments = world.router(mtu=1200)
         ends = {**world.ends(), fits: HostEnd(world.plugged[fits].mac, Mtus(1200, 1200))}
         await world.attachments.adopt(list(world.disk.values()), ends)
-        assert [plug.mtu for plug in world.plugged.values()] == [1372, 1200, 1372]
+        assert [plug.mtus.container for plug in world.plugged.values()] == [1372, 1200, 1372]
         await world.attachments.reconcile()
         await world.attachments.reconcile()
-        assert [plug.mtu for plug in world.plugged.values()] == [1200, 1200, 1372]
+        assert [plug.mtus.container for plug in world.plugged.values()] == [1200, 1200, 1372]
         assert [entry[1] for entry in world.log if entry[0] == "plug"][3:] == misfits[::-1]
         assert (world.as_seen()[0], world.as_seen()[3]) == (seen[0], seen[3])
 

@@ -15,7 +15,7 @@ from meshd.capture.containers import ContainerDetails, ContainerSummary, Target
 from meshd.capture.guards import Guard
 from meshd.capture.netlink import Netlink
 from meshd.capture.netns import Inode, NamespaceRef
-from meshd.capture.veth import HostEnd, Plug, Plugged, host_ifname
+from meshd.capture.veth import HostEnd, Mtus, Plug, Plugged, host_ifname
 from meshd.control.api import AttachRequest, AttachResult, DetachRequest, DetachResult
 from meshd.daemon import attachments as module
 from meshd.daemon import plugging as plugging_module
@@ -75,10 +75,9 @@ class World:
             netlink=cast(Netlink, self),
             guards=self,
             bridge=bridge,
-            mtu=mtu,
+            mtus=Mtus(host_mtu or mtu, mtu),
             mesh_id=SEED,
             host_id=HostId(bytes(16)),
-            host_mtu=host_mtu,
         )
         return Attachments(
             directory=self,

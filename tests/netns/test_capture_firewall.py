@@ -14,7 +14,7 @@ from meshd.capture.firewall import (
     remove_rules,
 )
 from meshd.capture.preflight import check_machine
-from meshd.capture.veth import Plug, host_ifname, plug, stable_mac
+from meshd.capture.veth import Mtus, Plug, host_ifname, plug, stable_mac
 from meshd.errors import UserError
 from meshd.ids import parse_mac
 from tests.netns.capture_helpers import Space, spaces
@@ -58,7 +58,7 @@ def test_containers_reach_one_another_behind_a_drop(host: Space) -> None:
                 ifname="mesh0",
                 bridge="meshd",
                 mac=stable_mac(b"seed", space.name),
-                mtu=1372,
+                mtus=Mtus(1372, 1372),
                 gso_max_size=59_000,
                 addresses=(f"10.2.1.{number}/24", f"fd00::{number}/64"),
             )

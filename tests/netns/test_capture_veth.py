@@ -56,7 +56,7 @@ def wanted(container: Space, *addresses: str) -> Plug:
         ifname="mesh0",
         bridge="meshd",
         mac=stable_mac(SEED, container.name),
-        mtu=1372,
+        mtus=Mtus(1372, 1372),
         gso_max_size=59_000,
         addresses=addresses,
     )
@@ -143,11 +143,11 @@ def test_twice_is_once(world: World) -> None:
 def test_ipv6_needs_its_smallest_mtu(world: World) -> None:
     """The kernel would say "invalid argument", or take the addresses away when the MTU is lowered."""
     with pytest.raises(UserError, match="IPv6 needs an MTU of 1280, and that of the mesh's interfaces is 1279"):
-        world.plug(world.one, "fd00:2::1/64", mtu=1279)
+        world.plug(world.one, "fd00:2::1/64", mtus=Mtus(1279, 1279))
     assert world.one.links() == {"lo"}
-    world.plug(world.one, "fd00:2::1/64", mtu=1280)
+    world.plug(world.one, "fd00:2::1/64", mtus=Mtus(1280, 1280))
     with pytest.raises(UserError, match="IPv6 needs"):
-        world.plug(world.one, "fd00:2::1/64", mtu=1279)
+        world.plug(world.one, "fd00:2::1/64", mtus=Mtus(1279, 1279))
     assert addresses(world.one) == ("fd00:2::1/64",)
 
 
@@ -316,14 +316,14 @@ def test_the_host_can_tell_what_mtu_a_container_has(world: World, monkeypatch: p
     def ends() -> list[Mtus]:
         return [end.mtus for end in world.host.netlink(lambda ipr: host_ends(ipr, "meshd")).values()]
 
-    world.plug(world.one, host_mtu=1500)
+    world.plug(world.one, mtus=Mtus(1500, 1372))
     assert ends() == [Mtus(1500, 1372)]
     with monkeypatch.context() as broken:
         broken.setattr("meshd.capture.veth.write_sysctl", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            world.plug(world.one, mtu=1200, host_mtu=1500)
+            world.plug(world.one, mtus=Mtus(1500, 1200))
     assert ends() == [Mtus(1500, 0)]
-    world.plug(world.one, mtu=1200, host_mtu=1500)
+    world.plug(world.one, mtus=Mtus(1500, 1200))
     assert ends() == [Mtus(1500, 1200)]
     world.host.command(
         "ip", "link", "set", host_ifname(world.one.inode, "meshd"), "alias", "meshd meshd 02:00:00:00:00:01"

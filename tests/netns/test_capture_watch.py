@@ -14,7 +14,7 @@ from meshd.capture.bridge import ensure_bridge
 from meshd.capture.link_watcher import LinkChange, LinkEvent, LinkWatcher
 from meshd.capture.links import find_link
 from meshd.capture.netlink import Netlink
-from meshd.capture.veth import Plug, host_ifname, plug
+from meshd.capture.veth import Mtus, Plug, host_ifname, plug
 from meshd.ids import parse_mac
 from tests.netns.capture_helpers import Space, spaces
 
@@ -103,7 +103,14 @@ def test_host_end_goes_with_its_namespace_and_the_watcher_tells(host: Space) -> 
         try:
             with spaces("gone") as (container,):
                 name = host_ifname(container.inode, "meshd")
-                want = Plug(host_ifname=name, ifname="mesh0", bridge="meshd", mac=MAC, mtu=1372, gso_max_size=59_000)
+                want = Plug(
+                    host_ifname=name,
+                    ifname="mesh0",
+                    bridge="meshd",
+                    mac=MAC,
+                    mtus=Mtus(1372, 1372),
+                    gso_max_size=59_000,
+                )
                 await netlink.run(lambda ipr: ensure_bridge(ipr, "meshd", MAC, 1372))
                 await netlink.run(lambda ipr: plug(ipr, container.fd, want))
                 present = await watched.until(lambda e: e.name == name and e.up and e.master > 0)
