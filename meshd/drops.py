@@ -10,7 +10,7 @@ import enum
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["DropCounters", "DropReason", "Unsent"]
+__all__ = ["DropCounters", "DropReason", "Unsent", "went_out"]
 
 
 @enum.unique
@@ -92,6 +92,15 @@ class Unsent(NamedTuple):
 
     reason: DropReason
     datagrams: int
+
+
+def went_out(unsent: Unsent | None, count: int, size: int, total: int) -> tuple[int, int]:
+    """How many datagrams, and bytes, of a send of `count` datagrams of `size` bytes did; all are `total` bytes, as the last may be
+    shorter."""
+    if unsent is None:
+        return count, total
+    sent = count - unsent.datagrams
+    return sent, sent * size
 
 
 class DropCounters:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from meshd.drops import DropCounters, DropReason, Unsent
+from meshd.drops import DropCounters, DropReason, Unsent, went_out
 from meshd.forward.checksum import complete_checksum
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Buffer, DatagramPort, Mirror
@@ -314,11 +314,9 @@ class Outbound:
             self._drops.add(DropReason.NO_PATH, count)
             return
         unsent = peer.port.send(parts, size if count > 1 else 0, peer.endpoint)
-        sent, sent_bytes = count, size * (count - 1) + len(parts[-2]) + len(parts[-1])
         if unsent is not None:
             self._drops.add(*unsent)
-            sent = count - unsent.datagrams
-            sent_bytes = sent * size
+        sent, sent_bytes = went_out(unsent, count, size, size * (count - 1) + len(parts[-2]) + len(parts[-1]))
         counters = peer.counters
         counters.datagrams_out += sent
         counters.data_out += sent

@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 
 from meshd.crypto.aead import AeadFactory
 from meshd.crypto.aead import nonce as pack_nonce
-from meshd.drops import DropCounters, DropReason, Unsent
+from meshd.drops import DropCounters, DropReason, Unsent, went_out
 from meshd.errors import DecodeError
 from meshd.forward.engine.asking import Asking
 from meshd.forward.engine.interface import Buffer, DatagramPort
@@ -138,12 +138,10 @@ class Relaying:
         parts[::2] = covered = [hop + route + datagram for hop, datagram in zip(hops, inner, strict=True)]
         parts[1::2] = map(relay.seal, nonces, repeat(b""), covered)
         unsent = port.send(parts, size if count > 1 else 0, via.endpoint)
-        sent = count if unsent is None else count - unsent.datagrams
+        sent, sent_bytes = went_out(unsent, count, size, (count - 1) * size + len(parts[-2]) + TAG_SIZE)
         via.counters.data_out += sent  # sealed under keys of the same session: they count towards its renewal
         via.counters.relayed_out += sent
-        via.counters.relayed_bytes_out += (
-            sent * size if unsent is not None else (count - 1) * size + len(parts[-2]) + TAG_SIZE
-        )
+        via.counters.relayed_bytes_out += sent_bytes
         return unsent
 
     def _sender(self, key: SendKey) -> RelaySend:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from meshd.crypto.replay import ReplayWindow
+from meshd.drops import went_out
 from meshd.errors import LocalProtocolError
 from meshd.forward.engine.native import _core
 from meshd.forward.engine.native.halves import NativePeer, NativeSendKey, native_aead
@@ -63,11 +64,9 @@ class NativeRelaying(Relaying):
         if via.port is None or via.endpoint is None:
             raise LocalProtocolError("C sends where Python has no path")
         unsent = via.port.send((data,), size if count > 1 else 0, via.endpoint)
-        sent, sent_bytes = count, len(data)
         if unsent is not None:
             self._drops.add(*unsent)
-            sent = count - unsent.datagrams
-            sent_bytes = sent * size
+        sent, sent_bytes = went_out(unsent, count, size, len(data))
         via.counters.data_out += sent
         via.counters.relayed_out += sent
         via.counters.relayed_bytes_out += sent_bytes
