@@ -80,9 +80,8 @@ def status(part: str | None, seconds: float | None, as_json: bool) -> int:
     Exit status 0 means that the router runs.
     """
     if part is not None and part not in _LISTINGS:
-        print(
-            f"Invalid 'meshd status' sub-command: {part}\nusage: {_STATUS_USAGE}", file=sys.stderr
-        )  # as Weave says it
+        # as Weave says it
+        print(f"Invalid 'meshd status' sub-command: {part}\nusage: {_STATUS_USAGE}", file=sys.stderr)
         return EXIT_USAGE
     if seconds is None:
         say(_status(part, as_json))

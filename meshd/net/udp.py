@@ -170,9 +170,8 @@ def open_udp_port(family: Literal[4, 6], host: str, port: int) -> UdpPort:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"UDP port {port} is taken by another program; use --port or stop it") from None
-        if error.errno == errno.EADDRNOTAVAIL or isinstance(
-            error, socket.gaierror
-        ):  # the latter: an interface that is none
+        # gaierror: of an interface that there is not (fe80::1%eth9)
+        if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
             raise UserError(f"{host} is no address of this host") from None
         raise
     return UdpPort(sock)

@@ -8,6 +8,8 @@ arguments, so a thousand nodes run in one process on a virtual clock, and the sa
     directory    what the records say, as tables
     own          what this host says of itself
     sightings    MACs captured here: claimed, aged, looked at again
+    epochs       a later life of this host is known: raise the boot counter beyond it
+    hops         next hops that led nowhere, and whose turn it is
     changes      what records and paths change, to those that it concerns
     reach        which hosts are alive
     queries      questions to other routers about their paths

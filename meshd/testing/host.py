@@ -78,8 +78,6 @@ class SimPort:
         data = b"".join(parts)
         size = segment_size or len(data)
         socket = self.sockets[_nearest(self.sockets, destination.host)]
-        data = b"".join(parts)
-        size = segment_size or len(data)
         for at in range(0, len(data), size):
             socket.send(data[at : at + size], destination)
         return None

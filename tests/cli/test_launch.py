@@ -13,7 +13,6 @@ from types import ModuleType
 
 import pytest
 
-from meshd.cli import key as key_module
 from meshd.cli import launch as launch_module
 from meshd.config import LaunchOptions, Paths, Secret
 from meshd.errors import UserError
@@ -294,7 +293,7 @@ def test_key_show_tells_a_pipe_where_the_key_is(
     meshd: Meshd, daemon: Daemon, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert meshd("key", "show").out == f"{folder}/db/mesh.key\n"
-    monkeypatch.setattr(key_module.sys.stdout, "isatty", lambda: True)  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert meshd("key", "show").out == f"{KEY}\n"
 
 
@@ -333,11 +332,11 @@ def test_key_set_from_every_source(
     monkeypatch.setenv("MESHD_KEY", "mk1-exported")
     assert meshd("key", "set").status == 0
     assert daemon.key == "mk1-exported"
-    monkeypatch.setattr(key_module.sys, "stdin", Input("mk1-piped\n"))  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "stdin", Input("mk1-piped\n"))
     assert meshd("key", "set").status == 0
     assert daemon.key == "mk1-piped"
     monkeypatch.setenv("MESHD_KEY", "mk1-exported")
-    monkeypatch.setattr(key_module.sys, "stdin", Input("mk1-dashed\n"))  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "stdin", Input("mk1-dashed\n"))
     assert meshd("key", "set", "--key-file", "-").status == 0
     assert daemon.key == "mk1-dashed"
 

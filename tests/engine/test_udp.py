@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -146,13 +146,14 @@ def test_without_udp_segment_the_port_cuts_and_remembers(ports: tuple[UdpPort, U
 class Old(socket.socket):
     """Of a kernel from before UDP_SEGMENT: it does not know the option, and passes over it in a send."""
 
-    def setsockopt(self, level: int, option: int, value: int | Buffer | None, *rest: int) -> None:  # type: ignore[override]
-        if (level, option) == (socket.IPPROTO_UDP, UDP_SEGMENT):
+    def setsockopt(self, *arguments: Any) -> None:
+        if arguments[:2] == (socket.IPPROTO_UDP, UDP_SEGMENT):
             raise OSError(errno.ENOPROTOOPT, "no such option")
-        super().setsockopt(level, option, value, *rest)
+        super().setsockopt(*arguments)
 
-    def sendmsg(self, parts: Iterable[Buffer], control: object = (), flags: int = 0, address: Any = None) -> int:  # type: ignore[override]
-        return super().sendmsg(parts, (), flags, address)
+    def sendmsg(self, *arguments: Any) -> int:
+        parts, _, *others = arguments
+        return super().sendmsg(parts, (), *others)
 
 
 def test_a_kernel_that_passes_over_udp_segment_is_not_asked_for_it(ports: tuple[UdpPort, UdpPort]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from meshd.forward.paths import PathKind
 from meshd.gossip.values import MAX_ENDPOINTS
+from meshd.testing.host import SimHost
 from tests.sim.meshes import Mesh
 from tests.sim.test_relays import Talk, path, way
 
@@ -60,11 +61,7 @@ def test_hosts_of_one_family_each_meet_through_one_that_has_both() -> None:
         seed=1, hosts=3, also=lambda number: addresses[number], targets=lambda number: ["10.0.0.3"][number // 2 :]
     )
     lost_between(mesh, "10.0.0.1")
-    mesh.net.topology.cut_pair("h0", "h1")
-    mesh.start()
-    mesh.wait(mesh.quiet, 10.0)
-    one, other, _ = mesh.hosts
-    mesh.wait(lambda: way(one, other) is way(other, one) is PathKind.RELAY, 5.0)
+    one, other = meet_through_the_third(mesh)
     mesh.run(3.0)
     mesh.assert_unicast()
     assert path(one, other).endpoint == "[fd00::3]:6783"
@@ -79,10 +76,16 @@ def test_a_host_with_as_many_addresses_as_a_record_holds_is_reached_through_othe
         also=lambda number: [f"172.17.{net}.{number + 1}" for net in range(MAX_ENDPOINTS)],
         targets=lambda number: [Mesh.address(2)] if number < 2 else [],
     )
+    meet_through_the_third(mesh)
+    mesh.run(1.0)
+    mesh.assert_unicast()
+
+
+def meet_through_the_third(mesh: Mesh) -> tuple[SimHost, SimHost]:
+    """The first two, between whom nothing passes."""
     mesh.net.topology.cut_pair("h0", "h1")
     mesh.start()
     mesh.wait(mesh.quiet, 10.0)
     one, other, _ = mesh.hosts
     mesh.wait(lambda: way(one, other) is way(other, one) is PathKind.RELAY, 5.0)
-    mesh.run(1.0)
-    mesh.assert_unicast()
+    return one, other
